@@ -1,0 +1,1 @@
+"""The parametric face: model, camera, light, rasteriser, texture atlas."""

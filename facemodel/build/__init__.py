@@ -1,0 +1,1 @@
+"""Builds the embedded model from CC0 parts; see `python -m facemodel.build --help`."""

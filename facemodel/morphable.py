@@ -1,0 +1,182 @@
+"""The parametric face: a mean plus linear identity, expression and albedo (equations 1 and 2)."""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+import assets
+from facemodel.errors import InputError
+from facemodel.subdivision import catmull_clark, subdivide, triangulate
+
+FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
+
+
+@dataclass(frozen=True)
+class MorphableModel:
+    """A linear face model on a control mesh that is refined by a sparse matrix.
+
+    Model space is in millimetres with its origin inside the head, in memory oriented like the camera (x to the
+    subject's left, y down, z into the face), so that an identity rotation looks into the camera.
+
+    name, hash : str, what a file of coefficients was made with
+    control_mean : (C, 3) float32
+    control_identity : (C, 3, n_id) float32, displacement per standard deviation
+    control_expression : (C, 3, n_exp) float32, displacement per unit of the coefficient
+    expression_names : tuple of str
+    expression_range : (2,) lowest and highest value of an expression coefficient
+    refine : (V, C) csr float32, control mesh to surface
+    triangles : (T, 3) int32, counter-clockwise seen from outside
+    albedo_mean : (V, 3) float32 in [0, 1] (values as in the photo, sRGB)
+    albedo_basis : (V, 3, n_alb) float32, change per standard deviation
+    uv : (V, 2) float32 in [0, 1], v up
+    landmarks : (68,) int32, vertices in iBUG order
+    contour_paths : (17, K) int32, vertices over which each jaw landmark slides
+    regions : dict name -> (V,) float32 in [0, 1]
+    """
+
+    name: str
+    hash: str
+    control_mean: np.ndarray
+    control_identity: np.ndarray
+    control_expression: np.ndarray
+    expression_names: tuple
+    expression_range: tuple
+    refine: sp.csr_matrix
+    triangles: np.ndarray
+    albedo_mean: np.ndarray
+    albedo_basis: np.ndarray
+    uv: np.ndarray
+    landmarks: np.ndarray
+    contour_paths: np.ndarray
+    regions: dict = field(repr=False)
+
+    @property
+    def identity_count(self):
+        return self.control_identity.shape[2]
+
+    @property
+    def expression_count(self):
+        return self.control_expression.shape[2]
+
+    @property
+    def albedo_count(self):
+        return self.albedo_basis.shape[2]
+
+    @property
+    def vertex_count(self):
+        return self.refine.shape[0]
+
+    @cached_property
+    def mean(self):
+        """(V, 3) float32, the mean face."""
+        return self.refine @ self.control_mean
+
+    @cached_property
+    def identity_basis(self):
+        """(V, 3, n_id) float32."""
+        return self._refined(self.control_identity)
+
+    @cached_property
+    def expression_basis(self):
+        """(V, 3, n_exp) float32."""
+        return self._refined(self.control_expression)
+
+    def _refined(self, basis):
+        count = basis.shape[2]
+        return np.ascontiguousarray((self.refine @ basis.reshape(len(basis), -1)).reshape(-1, 3, count))
+
+    @cached_property
+    def corners(self):
+        """(V, T) csr float32, 1 where a triangle has the vertex."""
+        t = len(self.triangles)
+        return sp.csr_matrix((np.ones(3 * t, np.float32), (self.triangles.ravel(), np.repeat(np.arange(t), 3))),
+                             shape=(self.vertex_count, t))
+
+    def shape(self, identity=None, expression=None):
+        """Vertices of a face (equation 1).
+
+        Parameters
+        ----------
+        identity : (n,) float, n <= n_id, standard deviations; default the mean
+        expression : (n_exp,) float; default neutral
+
+        Returns
+        -------
+        (V, 3) float32, model space, millimetres
+        """
+        control = self.control_mean
+        if identity is not None:
+            control = control + self.control_identity[..., :len(identity)] @ np.asarray(identity, np.float32)
+        if expression is not None:
+            control = control + self.control_expression @ np.asarray(expression, np.float32)
+        return self.refine @ control
+
+    def albedo(self, coefficients=None):
+        """Vertex albedo (equation 2): (n,) standard deviations -> (V, 3) float32."""
+        if coefficients is None:
+            return self.albedo_mean
+        return self.albedo_mean + self.albedo_basis[..., :len(coefficients)] @ np.asarray(coefficients, np.float32)
+
+
+def load_model(name="commons"):
+    """Loads a face model.
+
+    Parameters
+    ----------
+    name : str, 'commons' for the embedded model, or the path of a model file or folder
+
+    Raises
+    ------
+    InputError : when there is no such model or it can't be read
+    """
+    if name == "commons":
+        return _load_commons(assets.path("commons_face"))
+    path = Path(name)
+    if not path.exists():
+        raise InputError(f"{name}: no such model; give 'commons' or the path of a model folder")
+    if (path / "commons_face.npz").is_file():
+        return _load_commons(path)
+    raise InputError(f"{name}: not a model that this version reads; it must hold commons_face.npz and albedo.npz")
+
+
+def _load_commons(folder):
+    geometry, skin = folder / "commons_face.npz", folder / "albedo.npz"
+    for file in (geometry, skin):
+        if not file.is_file():
+            raise InputError(f"{file} is missing; build it with: python -m facemodel.build "
+                             "and python -m fitting.learn_albedo")
+    with np.load(geometry) as d:
+        d = dict(d)
+    quads = d["quads"].astype(np.int64)
+    count, levels = len(d["mean"]), int(d["levels"])
+    refine, fine_quads = subdivide(quads, count, levels)
+    basis = lambda b: np.ascontiguousarray(np.moveaxis(b.astype(np.float32) * FLIP, 0, -1))
+    albedo_mean, albedo_basis = read_albedo(skin, quads, count, levels)
+    regions = refine @ (d["regions"].astype(np.float32) / 255).T
+    digest = hashlib.sha256(geometry.read_bytes() + skin.read_bytes()).hexdigest()[:16]
+    return MorphableModel(
+        name=str(d["model_name"]), hash=digest, control_mean=d["mean"] * FLIP,
+        control_identity=basis(d["identity_basis"]), control_expression=basis(d["expression_basis"]),
+        expression_names=tuple(str(n) for n in d["expression_names"]), expression_range=(0.0, 1.0), refine=refine,
+        triangles=triangulate(fine_quads), albedo_mean=albedo_mean, albedo_basis=albedo_basis,
+        uv=refine @ d["uv"], landmarks=d["landmarks"], contour_paths=d["contour_paths"],
+        regions={str(n): np.clip(regions[:, i], 0, 1) for i, n in enumerate(d["region_names"])})
+
+
+def read_albedo(path, quads, count, levels):
+    """Albedo on the surface from a file that stores it one level coarser: (V, 3) mean, (V, 3, n) basis, float32."""
+    with np.load(path) as d:
+        coarse, scale, mean = d["basis"], d["scale"], d["mean"]
+    fine_quads = quads
+    for _ in range(levels - 1):
+        step, fine_quads = catmull_clark(fine_quads, count)
+        count = step.shape[0]
+    last = catmull_clark(fine_quads, count)[0].astype(np.float32)
+    components = coarse.astype(np.float32) * scale[:, None, None]          # (n, V1, 3)
+    basis = last @ np.moveaxis(components, 0, -1).reshape(count, -1)
+    return last @ mean.astype(np.float32), np.ascontiguousarray(basis.reshape(last.shape[0], 3, -1))

@@ -1,0 +1,1 @@
+"""From images to model parameters: detection, fitting, tracking and texture extraction."""

@@ -1,0 +1,131 @@
+"""Faces and their 68 landmarks, by dlib.
+
+The predictor is dlib's implementation of V. Kazemi, J. Sullivan, "One millisecond face alignment with an ensemble of
+regression trees", 2014, doi:10.1109/CVPR.2014.241 ([18] of the paper), in the iBUG 68-point markup.
+"""
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facemodel.errors import InputError
+
+DETECTION_SIZE = 640        # px, longer side of the picture that is searched first
+JITTER = ((0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.94), (0, 0, 1.06))
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face.
+
+    box : (4,) float64, left, top, right, bottom in pixels
+    score : float, the detector's confidence (0 is its threshold)
+    """
+
+    box: np.ndarray
+    score: float
+
+    @property
+    def size(self):
+        return float(self.box[2] - self.box[0])
+
+    @property
+    def centre(self):
+        return (self.box[:2] + self.box[2:]) / 2
+
+
+class FaceDetector:
+    """Finds faces and landmarks; holds dlib's two models, both loaded on construction.
+
+    Raises
+    ------
+    InputError : when dlib or its model files are not installed
+    """
+
+    def __init__(self):
+        try:
+            import dlib
+        except ImportError as error:
+            raise InputError("dlib is not installed: pip install dlib-bin") from error
+        spec = importlib.util.find_spec("face_recognition_models")
+        if spec is None:
+            raise InputError("dlib's landmark model is not installed: pip install face_recognition_models")
+        models = Path(spec.submodule_search_locations[0]) / "models"
+        self._dlib = dlib
+        self._detector = dlib.get_frontal_face_detector()
+        self._predictor = dlib.shape_predictor(str(models / "shape_predictor_68_face_landmarks.dat"))
+
+    def detect(self, image, window=None, scale=None):
+        """Faces in an image, largest first.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 RGB
+        window : (4,) float, optional: search only left, top, right, bottom
+        scale : float, optional: the window is resized by it before the search (faces need 80 px there); by default
+            the image is searched at 640 px, then, if nothing is found, at 1280 px
+
+        Returns
+        -------
+        list of Face
+        """
+        height, width = image.shape[:2]
+        if window is None:
+            left, top, right, bottom = 0, 0, width, height
+        else:
+            left, top = (int(max(0, v)) for v in window[:2])
+            right, bottom = int(min(width, window[2])), int(min(height, window[3]))
+            if right - left < 40 or bottom - top < 40:
+                return []
+        crop = image[top:bottom, left:right]
+        longest = max(crop.shape[:2])
+        scales = [scale] if scale else [min(1.0, DETECTION_SIZE / longest), max(1.0, 2 * DETECTION_SIZE / longest)]
+        for s in scales:
+            method = cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR
+            small = crop if s == 1 else cv2.resize(crop, None, fx=s, fy=s, interpolation=method)
+            boxes, scores, _ = self._detector.run(np.ascontiguousarray(small), 0, 0.0)
+            if boxes:
+                faces = [Face(np.array([b.left(), b.top(), b.right(), b.bottom()], float) / s + [left, top] * 2, v)
+                         for b, v in zip(boxes, scores)]
+                return sorted(faces, key=lambda f: -f.size)
+        return []
+
+    def landmarks(self, image, box, jitter=len(JITTER)):
+        """68 landmarks, averaged over slightly moved boxes, which halves their noise.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 RGB
+        box : (4,) float
+        jitter : int, how many boxes
+
+        Returns
+        -------
+        (68, 2) float64 pixels, pixel centres at +0.5
+        """
+        size = box[2] - box[0]
+        total = np.zeros((68, 2))
+        for dx, dy, k in JITTER[:jitter]:
+            centre = (box[:2] + box[2:]) / 2 + [dx * size, dy * size]
+            corners = np.round([*(centre - size * k / 2), *(centre + size * k / 2)]).astype(int)
+            shape = self._predictor(image, self._dlib.rectangle(*corners.tolist()))
+            total += [(p.x, p.y) for p in shape.parts()]
+        return total / min(jitter, len(JITTER)) + 0.5
+
+
+def box_from_landmarks(landmarks):
+    """The box that dlib's detector would give for a face with these landmarks: (68, 2) -> (4,)."""
+    centre = (landmarks[17:].min(axis=0) + landmarks[17:].max(axis=0)) / 2
+    eyes, mouth = landmarks[36:48].mean(axis=0), landmarks[48:68].mean(axis=0)
+    size = max(2.35 * np.linalg.norm(eyes - mouth), 1.45 * np.linalg.norm(landmarks[36] - landmarks[45]))
+    return np.concatenate([centre - size / 2, centre + size / 2])
+
+
+def eye_distance(landmarks):
+    """Distance of the outer eye corners in pixels, not below half the distance eyes - mouth (for turned heads)."""
+    eyes, mouth = landmarks[36:48].mean(axis=0), landmarks[48:68].mean(axis=0)
+    return float(max(np.linalg.norm(landmarks[36] - landmarks[45]), 1.2 * np.linalg.norm(eyes - mouth)))

@@ -1,0 +1,167 @@
+"""Fits the face model to one photo.
+
+    python -m fitting.fit photo.jpg -o photo.npz
+
+writes identity, albedo, expression, pose, camera and light as described in fitting.trackfile; the commands
+fitting.export and compositing.replace read it.
+"""
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facemodel.camera import default_focal, project, to_camera
+from facemodel.errors import InputError
+from facemodel.light import ambient_light
+from facemodel.morphable import load_model
+from fitting import commands
+from fitting.detection import FaceDetector, eye_distance
+from fitting.images import read_image
+from fitting.parameters import Frame, Shared
+from fitting.solver import Settings, solve
+from fitting.trackfile import Track, save_track
+from fitting.views import LEVELS, make_view
+
+RIGID_LANDMARKS = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
+ALL_BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
+
+
+def initial_pose(model, shape, landmarks, focal, principal_point):
+    """Rotation (3, 3) and translation (3,) from the rigid landmarks (eye corners and nose), perspective-n-point."""
+    camera = np.array([[focal, 0, principal_point[0]], [0, focal, principal_point[1]], [0, 0, 1]], float)
+    points = shape[model.landmarks[RIGID_LANDMARKS]].astype(float)
+    pixels = landmarks[RIGID_LANDMARKS].astype(float)
+    _, rotation, translation = cv2.solvePnP(points, pixels, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    rotation, translation = cv2.solvePnPRefineLM(points, pixels, camera, None, rotation, translation)
+    return cv2.Rodrigues(rotation)[0], translation.ravel()
+
+
+def neutral_start(model, landmarks, image_size):
+    """Mean face, posed by the landmarks: (Shared, Frame)."""
+    height, width = image_size
+    shared = Shared(np.zeros(model.identity_count), np.zeros(model.albedo_count), default_focal(height, width))
+    rotation, translation = initial_pose(model, model.mean, landmarks, shared.focal, np.array([width / 2, height / 2]))
+    return shared, Frame(np.zeros(model.expression_count), rotation, translation, ambient_light())
+
+
+def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=Settings(), iterations=(8, 5, 4)):
+    """Fits one person in one or several pictures of one camera (identity, albedo and focal length are shared).
+
+    Parameters
+    ----------
+    model : MorphableModel
+    images : list of (H, W, 3) uint8
+    landmarks : list of (68, 2)
+    active : blocks that are solved for in the end
+    iterations : steps on each level of the pyramid, coarse to fine
+
+    Returns
+    -------
+    Shared, list of Frame
+    """
+    starts = [neutral_start(model, marks, image.shape[:2]) for image, marks in zip(images, landmarks)]
+    shared, frames = starts[0][0], [s[1] for s in starts]
+    focal_mean = shared.focal
+    by_landmarks = replace(settings, w_colour=0.0)
+    views = [make_view(model, i, m, LEVELS[0]) for i, m in zip(images, landmarks)]
+    for blocks, steps in ((("rotation", "translation", "expression"), 4),
+                          (("identity", "expression", "rotation", "translation"), 6)):
+        s = solve(model, shared, frames, views, blocks, steps, by_landmarks)
+        shared, frames = s.shared, s.frames
+    light_mean = [ambient_light()] * len(frames)
+    for level, (eyes, steps) in enumerate(zip(LEVELS, iterations)):
+        views = [make_view(model, i, m, eyes) for i, m in zip(images, landmarks)]
+        if level == 0:
+            s = solve(model, shared, frames, views, ("light",), 4, settings, light_mean)
+            s = solve(model, s.shared, s.frames, views, tuple(b for b in active if b in ("light", "albedo")), 4, settings,
+                      light_mean)
+            shared, frames = s.shared, s.frames
+        s = solve(model, shared, frames, views, active, steps, settings, light_mean, focal_mean)
+        shared, frames = s.shared, s.frames
+    return shared, frames
+
+
+def errors(model, image, landmarks, shared, frame):
+    """Photometric RMS over the visible face and mean landmark distance over the eye distance, of one frame."""
+    from fitting.energy import photometric
+    from fitting.solver import draw_samples, sample_weights, slide_jaw
+    view = make_view(model, image, landmarks, LEVELS[-1])
+    vertices = model.shape(shared.identity, frame.expression)
+    marks = slide_jaw(model, vertices, shared, frame, view)
+    camera = to_camera(vertices[marks.vertices], frame.rotation, frame.translation)
+    xy = project(camera, shared.focal, view.principal_point)
+    landmark_error = np.linalg.norm(xy - landmarks, axis=1).mean() / eye_distance(landmarks)
+    samples = draw_samples(model, vertices, shared, frame, view, 8000, sample_weights(model))
+    if samples is None:
+        return np.nan, float(landmark_error)
+    focal, centre = view.camera(shared.focal)
+    residual, _ = photometric(model, vertices, model.albedo(shared.albedo), view.image, samples,
+                              replace(shared, focal=focal), frame, centre)
+    weight = samples.weight / samples.weight.sum()
+    return float(np.sqrt((weight * (residual ** 2).mean(axis=1)).sum())), float(landmark_error)
+
+
+def choose_face(faces, choice, path):
+    """The face that `choice` names: 'largest' or a number counted from 1, left to right.
+
+    Raises
+    ------
+    InputError : no face, or no face of that number
+    """
+    if not faces:
+        raise InputError(f"{path}: no face found; give a picture with a face of 80 pixels or more, seen from the front")
+    if choice == "largest":
+        return faces[0]
+    ordered = sorted(faces, key=lambda f: f.centre[0])
+    if not choice.isdigit() or not 1 <= int(choice) <= len(faces):
+        raise InputError(f"{path}: --face {choice}: there are {len(faces)} faces; give 1 to {len(faces)}, counted from "
+                         "the left, or 'largest'")
+    return ordered[int(choice) - 1]
+
+
+def fit_image(model, image, detector, face="largest", path="image"):
+    """Fits one picture: (Track of one frame, number of faces that were found)."""
+    faces = detector.detect(image)
+    chosen = choose_face(faces, face, path)
+    landmarks = detector.landmarks(image, chosen.box)
+    shared, (frame,) = fit_frames(model, [image], [landmarks])
+    photometric_error, landmark_error = errors(model, image, landmarks, shared, frame)
+    height, width = image.shape[:2]
+    f32 = lambda x: np.asarray(x, np.float32)
+    track = Track(
+        model_name=model.name, model_hash=model.hash, image_size=np.array([height, width]), frame_index=np.array([0]),
+        status=np.array(["ok"]), identity=f32(shared.identity), albedo=f32(shared.albedo),
+        expression=f32(frame.expression)[None], expression_names=np.array(model.expression_names),
+        rotation=f32(frame.axis_angle)[None], translation=f32(frame.translation)[None], focal=f32(shared.focal),
+        principal_point=f32([width / 2, height / 2]), light=f32(frame.light)[None], landmarks=f32(landmarks)[None],
+        photometric_error=f32([photometric_error]), landmark_error=f32([landmark_error]))
+    return track, len(faces)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m fitting.fit", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a photo with a face")
+    parser.add_argument("-o", "--out", type=Path, metavar="FIT.npz", help="default: beside the photo, suffix .npz")
+    parser.add_argument("--face", default="largest", metavar="N", help="'largest' or a number, counted from the left")
+    commands.add_common(parser)
+    args = parser.parse_args(argv)
+    out = args.out or args.image.with_suffix(".npz")
+    image = read_image(args.image)
+    commands.check_writable(out)
+    model = load_model(args.model)
+    track, count = fit_image(model, image, FaceDetector(), args.face, args.image)
+    save_track(track, out)
+    if count > 1:
+        print(f"{args.image}: {count} faces found, took {'the largest' if args.face == 'largest' else args.face}; "
+              "choose with --face N, counted from the left")
+    print(f"wrote {out}: photometric RMS {track.photometric_error[0]:.3f}, landmarks "
+          f"{100 * track.landmark_error[0]:.1f} % of the eye distance")
+
+
+if __name__ == "__main__":
+    commands.run(main)

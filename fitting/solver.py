@@ -1,0 +1,297 @@
+"""Gauss-Newton on iteratively re-weighted least squares, over one frame or several that share a person and a camera.
+
+Every frame contributes normal equations over [shared | its own] unknowns. The frames' own unknowns are eliminated by
+their Schur complement, so cost grows linearly with the number of frames. Steps are damped (Levenberg-Marquardt) and
+taken only when the true, robust energy falls. Expression coefficients keep their range by an active set.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from facemodel.camera import project, to_camera
+from facemodel.rasterizer import interpolate, rasterize
+from fitting import energy
+from fitting.energy import Landmarks, Samples
+from fitting.parameters import Layout, advance_frame, advance_shared
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture to be explained, at one level of its pyramid.
+
+    image : (H, W, 3) float32 in [0, 1], a crop around the face
+    scale : float, pixels of `image` per pixel of the full frame
+    offset : (2,) float, position of the crop's corner in the full frame, full-frame pixels
+    principal_point : (2,) float, full-frame pixels
+    landmarks : Landmarks, full-frame pixels; jaw points are moved along the outline while solving
+    """
+
+    image: np.ndarray
+    scale: float
+    offset: np.ndarray
+    principal_point: np.ndarray
+    landmarks: Landmarks
+
+    def camera(self, focal):
+        """Focal length and principal point in pixels of the crop."""
+        return focal * self.scale, (self.principal_point - self.offset) * self.scale
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Weights and limits of a solve.
+
+    w_colour, w_landmark, w_regulariser : equation 3; w_colour 0 leaves the images out
+    samples : int, largest number of photometric samples per frame
+    light_prior : float, weight of the light's distance from `light_mean` (per coefficient)
+    focal_sigma : float, standard deviation of log(focal / focal_mean)
+    """
+
+    w_colour: float = energy.W_COLOUR
+    w_landmark: float = energy.W_LANDMARK
+    w_regulariser: float = energy.W_REGULARISER
+    samples: int = 8000
+    light_prior: float = 1e-3
+    motion_prior: float = 0.0
+    focal_sigma: float = 0.25
+
+
+@dataclass(frozen=True)
+class Solution:
+    """shared, frames and the energy reached; `accepted` counts the steps that lowered it."""
+
+    shared: object
+    frames: list
+    energy: float
+    accepted: int
+
+
+def sample_weights(model):
+    """(V,) float32, what the photometric term looks at: skin of the face, less so eyes, hardly the mouth's inside."""
+    r = model.regions
+    return (r["face"] * (1 - 0.97 * r["mouth_interior"]) * (1 - 0.6 * r["eyes"]) * (1 - r["ears"])).astype(np.float32)
+
+
+def draw_samples(model, vertices, shared, frame, view, limit, vertex_weight):
+    """Photometric samples of what a view shows: evenly spread pixels of the visible face.
+
+    Returns
+    -------
+    Samples, or None when fewer than 50 pixels show the face
+    """
+    focal, centre = view.camera(shared.focal)
+    camera = to_camera(vertices, frame.rotation, frame.translation)
+    height, width = view.image.shape[:2]
+    raster = rasterize(project(camera, focal, centre), camera[:, 2], model.triangles, height, width)
+    weight = interpolate(vertex_weight[:, None], model.triangles, raster)[..., 0]
+    weight[[0, -1]] = 0
+    weight[:, [0, -1]] = 0
+    rows, columns = np.nonzero(weight > 0.05)
+    if len(rows) < 50:
+        return None
+    if len(rows) > limit:
+        chosen = (np.arange(limit) * (len(rows) / limit)).astype(int)
+        rows, columns = rows[chosen], columns[chosen]
+    triangle = raster.triangle[rows, columns]
+    corners = camera[model.triangles[triangle]]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    cosine = -(normal * corners[:, 0]).sum(axis=1) / np.maximum(
+        np.linalg.norm(normal, axis=1) * np.linalg.norm(corners[:, 0], axis=1), 1e-9)
+    weight = weight[rows, columns] * np.clip((cosine - 0.15) / 0.35, 0, 1)
+    return Samples(triangle, raster.barycentric[rows, columns], weight.astype(np.float32))
+
+
+def slide_jaw(model, vertices, shared, frame, view):
+    """Landmarks with their jaw points on the outline: on each path, the vertex that reaches furthest outwards."""
+    marks = view.landmarks
+    paths = model.contour_paths
+    camera = to_camera(vertices[paths.ravel()], frame.rotation, frame.translation)
+    xy = project(camera, shared.focal, view.principal_point).reshape(*paths.shape, 2)
+    inner = to_camera(vertices[model.landmarks[27:]], frame.rotation, frame.translation)
+    centre = project(inner, shared.focal, view.principal_point).mean(axis=0)
+    middle = xy.mean(axis=1)
+    tangent = np.gradient(middle, axis=0)
+    outward = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
+    outward *= np.sign(((middle - centre) * outward).sum(axis=1, keepdims=True))
+    furthest = np.argmax((xy * outward[:, None]).sum(axis=2), axis=1)
+    chosen = marks.vertices.copy()
+    chosen[:17] = paths[np.arange(17), furthest]
+    return replace(marks, vertices=chosen)
+
+
+class _Problem:
+    """The energy of a set of frames and its normal equations."""
+
+    def __init__(self, model, views, active, settings, light_mean, focal_mean):
+        self.model, self.views, self.settings = model, views, settings
+        self.layout = Layout.build(model, active)
+        self.light_mean, self.focal_mean = light_mean, focal_mean
+        self.vertex_weight = sample_weights(model)
+        self.samples = [None] * len(views)
+        self.landmarks = [v.landmarks for v in views]
+
+    def look(self, shared, frames):
+        """Renews visibility and outlines."""
+        for i, (frame, view) in enumerate(zip(frames, self.views)):
+            vertices = self.model.shape(shared.identity, frame.expression)
+            self.landmarks[i] = slide_jaw(self.model, vertices, shared, frame, view)
+            if self.settings.w_colour:
+                self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples,
+                                               self.vertex_weight)
+
+    def energy(self, shared, frames):
+        s = self.settings
+        total = s.w_regulariser * ((shared.identity ** 2).sum() + (shared.albedo ** 2).sum())
+        total += 1e-4 * (np.log(shared.focal / self.focal_mean) / s.focal_sigma) ** 2
+        albedo = self.model.albedo(shared.albedo) if s.w_colour else None
+        for i, frame in enumerate(frames):
+            vertices = self.model.shape(shared.identity, frame.expression)
+            marks = self.landmarks[i]
+            r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
+            total += s.w_landmark * energy.landmark_energy(r, marks.weight)
+            total += s.w_regulariser * ((frame.expression / energy.EXPRESSION_SIGMA) ** 2).sum()
+            total += s.light_prior * ((frame.light - self.light_mean[i]) ** 2).sum()
+            if self.samples[i] is not None:
+                r, _ = self._photometric(vertices, albedo, i, shared, frame, None)
+                total += s.w_colour * energy.colour_energy(r, self.samples[i].weight)
+        return float(total)
+
+    def _photometric(self, vertices, albedo, i, shared, frame, layout):
+        focal, centre = self.views[i].camera(shared.focal)
+        return energy.photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i],
+                                  replace(shared, focal=focal), frame, centre, layout)
+
+    def normal_equations(self, shared, frames):
+        """Per frame: Hessian (n, n) and gradient (n,), float64; shared regularisation is in the first frame's."""
+        s, layout = self.settings, self.layout
+        albedo = self.model.albedo(shared.albedo) if s.w_colour else None
+        out = []
+        for i, frame in enumerate(frames):
+            vertices = self.model.shape(shared.identity, frame.expression)
+            marks = self.landmarks[i]
+            r, j = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point, layout)
+            w = np.repeat(2 * s.w_landmark * marks.weight / marks.weight.sum(), 2)
+            hessian, gradient = (j * w[:, None]).T @ j, j.T @ (w * r.ravel())
+            if self.samples[i] is not None:
+                r, j = self._photometric(vertices, albedo, i, shared, frame, layout)
+                weight = self.samples[i].weight
+                w = s.w_colour * weight * energy.robust_weights(r) / weight.sum()
+                root = np.repeat(np.sqrt(w), 3).astype(j.dtype)
+                j *= root[:, None]
+                hessian += (j.T @ j).astype(np.float64)
+                gradient += (j.T @ (root * r.ravel())).astype(np.float64)
+            self._regularise(hessian, gradient, i, shared, frame)
+            out.append((hessian, gradient))
+        return out
+
+    def _regularise(self, hessian, gradient, i, shared, frame):
+        s, layout = self.settings, self.layout
+        diagonal = hessian.reshape(-1)[::len(hessian) + 1]
+
+        def add(name, value, weight):
+            if name in layout:
+                diagonal[layout[name]] += 2 * weight
+                gradient[layout[name]] += 2 * weight * value
+
+        if i == 0:
+            add("identity", shared.identity, s.w_regulariser)
+            add("albedo", shared.albedo, s.w_regulariser)
+            add("focal", np.log(shared.focal / self.focal_mean), 1e-4 / s.focal_sigma ** 2)
+        add("expression", frame.expression, s.w_regulariser / energy.EXPRESSION_SIGMA ** 2)
+        add("light", (frame.light - self.light_mean[i]).ravel(), s.light_prior)
+
+    def step(self, equations, frames, damping):
+        """Increments (shared, [per frame]) that solve the damped normal equations within the expressions' range."""
+        n_s, layout = self.layout.shared_size, self.layout
+        low, high = self.model.expression_range
+        fixed = [{} for _ in frames]
+        if "expression" in layout:
+            first = layout["expression"].start
+            for frame, pinned, (_, g) in zip(frames, fixed, equations):
+                slope = g[layout["expression"]]
+                for k in np.flatnonzero(((frame.expression <= low) & (slope > 0))
+                                        | ((frame.expression >= high) & (slope < 0))):
+                    pinned[first + k] = 0.0
+        for _ in range(4):
+            top, right, parts = np.zeros((n_s, n_s)), np.zeros(n_s), []
+            for pinned, (h, g) in zip(fixed, equations):
+                h = h + damping * np.diag(np.diag(h)) + 1e-10 * np.eye(len(h))
+                g = g.copy()
+                for k, value in pinned.items():
+                    g += h[:, k] * value
+                for k, value in pinned.items():
+                    h[k, :] = h[:, k] = 0
+                    h[k, k], g[k] = 1, -value
+                solved = np.linalg.solve(h[n_s:, n_s:], np.column_stack([h[n_s:, :n_s], g[n_s:]]))
+                top += h[:n_s, :n_s] - h[:n_s, n_s:] @ solved[:, :-1]
+                right += g[:n_s] - h[:n_s, n_s:] @ solved[:, -1]
+                parts.append(solved)
+            shared_step = -np.linalg.solve(top, right) if n_s else np.zeros(0)
+            frame_steps = [-p[:, -1] - p[:, :-1] @ shared_step for p in parts]
+            if "expression" not in layout:
+                break
+            local = slice(layout["expression"].start - n_s, layout["expression"].stop - n_s)
+            again = False
+            for frame, pinned, step in zip(frames, fixed, frame_steps):
+                wanted = frame.expression + step[local]
+                for k in np.flatnonzero((wanted < low - 1e-9) | (wanted > high + 1e-9)):
+                    pinned[first + k] = float(np.clip(wanted[k], low, high) - frame.expression[k])
+                    again = True
+            if not again:
+                break
+        if "expression" in layout:
+            for frame, step in zip(frames, frame_steps):
+                step[local] = np.clip(frame.expression + step[local], low, high) - frame.expression
+        return shared_step, frame_steps
+
+
+def solve(model, shared, frames, views, active, iterations, settings=Settings(), light_mean=None, focal_mean=None,
+          look_every=2, tolerance=1e-4):
+    """Lowers the energy of equation 3.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    shared : Shared
+    frames : list of Frame
+    views : list of View, one per frame
+    active : names of the blocks that may change
+    iterations : int, most steps
+    settings : Settings
+    light_mean : list of (9, 3), one per frame, what the light is pulled to; default where it is now
+    focal_mean : float, default the present focal length
+    look_every : int, steps between renewals of visibility and outline
+    tolerance : float, stop when a step lowers the energy by a smaller share
+
+    Returns
+    -------
+    Solution
+    """
+    frames = list(frames)
+    light_mean = [f.light for f in frames] if light_mean is None else light_mean
+    problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal)
+    damping, accepted, value = 1e-3, 0, None
+    for iteration in range(iterations):
+        if iteration % look_every == 0:
+            problem.look(shared, frames)
+            value = problem.energy(shared, frames)
+        equations = problem.normal_equations(shared, frames)
+        for _ in range(5):
+            shared_step, frame_steps = problem.step(equations, frames, damping)
+            new_shared = advance_shared(shared, shared_step, problem.layout)
+            new_frames = [advance_frame(f, s, problem.layout) for f, s in zip(frames, frame_steps)]
+            new_value = problem.energy(new_shared, new_frames)
+            if new_value < value:
+                break
+            damping = max(damping * 8, 1e-4)
+        else:
+            break
+        gain = (value - new_value) / max(value, 1e-12)
+        shared, frames, value = new_shared, new_frames, new_value
+        accepted += 1
+        damping = max(damping / 4, 1e-6)
+        if gain < tolerance and iteration % look_every == look_every - 1:
+            break
+    return Solution(shared, frames, value if value is not None else np.nan, accepted)

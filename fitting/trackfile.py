@@ -1,0 +1,100 @@
+"""FIT.npz and TRACK.npz: what the fit found, one file for a photo (one frame) or a clip."""
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from facemodel.errors import InputError
+
+FORMAT_VERSION = 1
+STATUS = ("ok", "no_face", "lost", "low_confidence")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A fitted photo or clip; F frames, float32 unless said.
+
+    model_name, model_hash : str, the model that the coefficients belong to
+    image_size : (2,) int, height and width of the frames
+    frame_index : (F,) int, index in the source
+    status : (F,) str, one of STATUS; coefficients of frames without a face repeat the last ones
+    identity, albedo : (n,) standard deviations
+    expression : (F, n_exp)
+    expression_names : (n_exp,) str
+    rotation : (F, 3) axis-angle in radians; translation : (F, 3) mm: X_cam = R X_model + t
+    focal : scalar, principal_point : (2,), pixels
+    light : (F, 9, 3)
+    landmarks : (F, 68, 2) detected, pixels, nan where none
+    photometric_error : (F,) RMS over the visible face; landmark_error : (F,) mean distance over the eye distance
+    """
+
+    model_name: str
+    model_hash: str
+    image_size: np.ndarray
+    frame_index: np.ndarray
+    status: np.ndarray
+    identity: np.ndarray
+    albedo: np.ndarray
+    expression: np.ndarray
+    expression_names: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    focal: np.ndarray
+    principal_point: np.ndarray
+    light: np.ndarray
+    landmarks: np.ndarray
+    photometric_error: np.ndarray
+    landmark_error: np.ndarray
+    format_version: int = FORMAT_VERSION
+
+    def __len__(self):
+        return len(self.frame_index)
+
+
+def save_track(track, path):
+    """Writes a track beside its place, then renames.
+
+    Raises
+    ------
+    InputError : when the path can't be written
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with open(beside, "wb") as f:
+            np.savez_compressed(f, **{x.name: getattr(track, x.name) for x in fields(track)})
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o") from error
+
+
+def load_track(path, model=None):
+    """Reads a track; with a model, checks that it was made for that one.
+
+    Raises
+    ------
+    InputError : missing or unreadable file, other format, or another model
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with python -m fitting.fit or fitting.track")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            values = {k: data[k] for k in data.files}
+        version = int(values["format_version"])
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; fit again")
+        track = Track(**{x.name: values[x.name] for x in fields(Track)})
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a FIT.npz or TRACK.npz of dynatex") from error
+    if model is not None and str(track.model_hash) != model.hash:
+        raise InputError(f"{path}: was fitted with model {track.model_name} ({track.model_hash}), not with "
+                         f"{model.name} ({model.hash}); fit again or give that model with --model")
+    return track

@@ -1,0 +1,402 @@
+"""Streaming video input: upright frames with their exact timestamps and untouched samples, through PyAV.
+
+Colour: a frame is first brought to 8-bit planar YUV (`Planes`); samples of 8-bit 4:2:0 and 4:4:4 sources are taken as
+they are, everything else goes through swscale. RGB is computed from the planes with the frame's own matrix and range.
+Where the file does not say, BT.601 in limited range is taken, as swscale does. Each chroma sample is used for all the
+pixels of its 2 x 2 block: then RGB → YUV with a 2 x 2 mean, as `compositing.video_writer` does it, gives the chroma
+back, which a smoother interpolation would not.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from facemodel.errors import InputError
+
+MIN_SIDE = 32
+_FULL_RANGE = 2
+_RGB_SPACE = 0
+# AVColorSpace → (Kr, Kb); everything else, "unspecified" (2) included, is BT.601
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+_BT601 = (0.299, 0.114)
+_UNTOUCHED = {"yuv420p", "yuvj420p", "yuv444p", "yuvj444p"}
+
+
+class Planes(NamedTuple):
+    """8-bit YUV, upright: `y` (H, W); `u`, `v` both (H, W), or both (H/2, W/2) where H and W are even. uint8."""
+
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether the chroma planes have half the size (4:2:0)."""
+        return self.u.shape != self.y.shape
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Colour tags as FFmpeg numbers them (ITU-T H.273; 2 is "unspecified"; `range` 0 unspecified, 1 limited, 2 full)."""
+
+    matrix: int = 2
+    range: int = 0
+    primaries: int = 2
+    transfer: int = 2
+
+    @property
+    def full_range(self) -> bool:
+        """Whether black is 0 and white 255, not 16 and 235."""
+        return self.range == _FULL_RANGE
+
+    def rgb_to_yuv(self) -> np.ndarray:
+        """Return (3, 4) float64: 8-bit (R, G, B, 1) → 8-bit (Y, U, V)."""
+        kr, kb = _LUMA_WEIGHTS.get(self.matrix, _BT601)
+        luma = np.array([kr, 1 - kr - kb, kb])
+        yuv = np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))])
+        scale, offset = ((1, 1, 1), (0, 128, 128)) if self.full_range else ((219 / 255, 224 / 255, 224 / 255), (16, 128, 128))
+        return np.column_stack([yuv * np.array(scale)[:, None], offset])
+
+    def yuv_to_rgb(self) -> np.ndarray:
+        """Return (3, 4) float64: 8-bit (Y, U, V, 1) → 8-bit (R, G, B)."""
+        forward = self.rgb_to_yuv()
+        inverse = np.linalg.inv(forward[:, :3])
+        return np.column_stack([inverse, -inverse @ forward[:, 3]])
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds. Sizes are those of the upright frames."""
+
+    path: Path
+    width: int
+    height: int
+    rate: Fraction
+    """Average frames per second; frames may be spaced unevenly, so place them by `pts`, never by this."""
+    time_base: Fraction
+    """Seconds per unit of `pts`."""
+    frame_count_estimate: int | None
+    duration_s: float | None
+    has_audio: bool
+    rotation_deg: int
+    """Counter-clockwise turn, from the file's display matrix, that was applied to make frames upright."""
+    subsampled: bool
+    """Whether `VideoFrame.planes` are 4:2:0; otherwise they are 4:4:4."""
+    colour: Colour
+    sample_aspect_ratio: Fraction | None
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """One decoded frame."""
+
+    index: int
+    pts: int
+    """Presentation time in units of `time_base`, strictly increasing."""
+    time_base: Fraction
+    duration: int
+    """In units of `time_base`; 0 where the file does not say."""
+    yuv: av.VideoFrame
+    """As decoded: not rotated, in the file's pixel format."""
+    orientation: tuple[bool, bool, bool] = (False, False, False)
+    """Transpose, then flip rows, then flip columns, to make `yuv` upright."""
+
+    @property
+    def time_s(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+    @cached_property
+    def colour(self) -> Colour:
+        """The tags that `planes` are to be read with."""
+        return frame_colour(self.yuv)
+
+    @cached_property
+    def planes(self) -> Planes:
+        """8-bit YUV, upright; read-only views of the decoder's memory where the format allows it."""
+        return _planes(self.yuv, self.colour, self.orientation)
+
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright, read-only."""
+        rgb = planes_to_rgb(self.planes, self.colour)
+        rgb.flags.writeable = False
+        return rgb
+
+
+class VideoReader:
+    """Decodes a video once, from start to end, one frame in memory at a time (besides the decoder's own few).
+
+    Use it as a context manager and iterate over it. Frames come in order of presentation. Where the stream is damaged
+    or ends early, the frames before the damage are delivered, iteration ends normally, and `damage` says what is
+    wrong in a sentence that names the file; it is None after a whole file. Timestamps that are missing or do not
+    increase, as in some AVI files, are replaced by the previous one plus a frame's duration.
+
+    Raises
+    ------
+    InputError
+        On construction: the file is missing, a folder, not a video, a photo, without a video stream or without a
+        single frame that can be decoded.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = check_file(path, "video")
+        self.damage: str | None = None
+        self._container = _open(self.path)
+        try:
+            self._stream = _video_stream(self._container, self.path)
+            self._stream.thread_type = "AUTO"
+            self._frames = self._decode()
+            self._first = next(self._frames, None)
+            if self._first is None:
+                raise InputError(f"{self.path} has no frame that can be decoded; copy or export the video again")
+            self._orientation = _orientation(self._first)
+            self.info = _info(self.path, self._container, self._stream, self._first, self._orientation)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the decoder and the file."""
+        self._first = None
+        self._frames.close()
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        if self._first is None:
+            raise RuntimeError("a VideoReader can be iterated over once; open the file again")
+        step = max(1, round(1 / (self.info.rate * self.info.time_base)))
+        size = (self._first.width, self._first.height)
+        decoded, self._first = self._first, None
+        index, last_pts, last_end = 0, None, 0
+        while decoded is not None:
+            if (decoded.width, decoded.height) != size:
+                self.damage = f"{self.path} changes its frame size after {index} frames; the rest was not read"
+                return
+            pts = decoded.pts
+            if pts is None or (last_pts is not None and pts <= last_pts):
+                pts = 0 if last_pts is None else last_pts + step
+            last_pts, last_end = pts, pts + (decoded.duration or step)
+            yield VideoFrame(index, pts, self.info.time_base, decoded.duration or 0, decoded, self._orientation)
+            index += 1
+            decoded = next(self._frames, None)
+        missing = _declared_end(self._stream) - last_end
+        expected = self._stream.frames
+        if self.damage is None and missing > 1.5 * step and not 0 < expected <= index:
+            of = f" of {expected}" if expected else ""
+            self.damage = f"{self.path} is cut off after {index}{of} frames; copy or export it again for the rest"
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Yield decoded frames; note the first damage after the first frame in `damage` and end there."""
+        count = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = packet.decode() if packet is not None else []
+            except av.error.FFmpegError as error:
+                if count == 0 and isinstance(error, av.error.InvalidDataError):
+                    continue  # streams that were cut from a broadcast start before their first whole picture
+                self.damage = f"{self.path} is damaged after {count} frames ({error.strerror}); the rest was not read"
+                packet, frames = None, self._drain()
+                count += len(frames)
+                yield from frames
+                return
+            count += len(frames)
+            yield from frames
+            if packet is None:
+                return
+
+    def _drain(self) -> list[av.VideoFrame]:
+        try:
+            return self._stream.codec_context.decode(None)
+        except av.error.FFmpegError:
+            return []
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """Return what `path` holds, from its header and its first frame. Raises `InputError` as `VideoReader` does."""
+    with VideoReader(path) as reader:
+        return reader.info
+
+
+def read_frames(path: str | os.PathLike, limit: int | None = None) -> Iterator[VideoFrame]:
+    """Yield the frames of `path`, the first `limit` of them if given; use `VideoReader` to learn about damage."""
+    with VideoReader(path) as reader:
+        for frame in reader:
+            if limit is not None and frame.index >= limit:
+                return
+            yield frame
+
+
+def check_file(path: str | os.PathLike, noun: str) -> Path:
+    """Return `path` if it is a file with something in it; otherwise raise an `InputError` that asks for a `noun`."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give a {noun} file")
+        if not path.exists():
+            raise InputError(f"{path} does not exist; check the name and the folder of the {noun}")
+        if path.stat().st_size == 0 and path.is_file():
+            raise InputError(f"{path} is empty (0 bytes); copy or download the {noun} again")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}); check the {noun}'s permissions") from error
+    return path
+
+
+def media_kind(path: Path) -> str | None:
+    """Return "video", "photo" or "audio" as FFmpeg sees the file, or None."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                return "audio" if container.streams.audio else None
+            return "photo" if _is_photo(container) else "video"
+    except (av.error.FFmpegError, ValueError):
+        return None
+
+
+def frame_colour(frame: av.VideoFrame) -> Colour:
+    """Return the tags for the 8-bit YUV that `VideoFrame.planes` makes of `frame`."""
+    if _is_rgb(frame):
+        return Colour(1, 1, frame.color_primaries, frame.color_trc)
+    full = frame.format.name.startswith("yuvj")
+    return Colour(frame.colorspace, _FULL_RANGE if full else frame.color_range, frame.color_primaries, frame.color_trc)
+
+
+def planes_to_rgb(planes: Planes, colour: Colour) -> np.ndarray:
+    """Convert `planes` to (H, W, 3) uint8 RGB, rounded to nearest; colours outside RGB are clipped."""
+    size = planes.y.shape[::-1]
+    chroma = [cv2.resize(p, size, interpolation=cv2.INTER_NEAREST) if planes.subsampled else p for p in planes[1:]]
+    return cv2.transform(cv2.merge([planes.y, *chroma]), colour.yuv_to_rgb())
+
+
+def _is_rgb(frame: av.VideoFrame) -> bool:
+    return frame.format.is_rgb or frame.format.has_palette or frame.colorspace == _RGB_SPACE
+
+
+def _planes(frame: av.VideoFrame, colour: Colour, orientation: tuple[bool, bool, bool]) -> Planes:
+    even = frame.width % 2 == 0 and frame.height % 2 == 0
+    if frame.format.name not in _UNTOUCHED or frame.colorspace == _RGB_SPACE:
+        range_ = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+        options = {"dst_color_range": range_, "format": "yuv420p" if even else "yuv444p"}
+        if _is_rgb(frame):
+            options["dst_colorspace"] = Colorspace.ITU709
+        else:
+            options["src_color_range"] = range_
+        frame = VideoReformatter().reformat(frame, **options)
+    shape = (frame.height, frame.width)
+    planes = []
+    for plane in frame.planes:
+        samples = np.frombuffer(plane, np.uint8).reshape(-1, abs(plane.line_size))[: plane.height, : plane.width]
+        if not even and samples.shape != shape:
+            samples = samples.repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
+        planes.append(_orient(samples, orientation))
+    return Planes(*planes)
+
+
+def _orient(samples: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
+    """Turn one plane upright. Chroma sited on the left of its block ends up half a luma pixel off after a turn."""
+    transpose, flip_rows, flip_columns = orientation
+    if not any(orientation):
+        return samples
+    samples = samples.T if transpose else samples
+    return np.ascontiguousarray(samples[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Read the display matrix as (transpose, flip rows, flip columns); turns that are no multiple of 90° are rounded."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    # row-vector convention: (x', y') = (x, y) [[a, b], [c, d]], y down
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        looks_cut = path.suffix.lower() in (".mp4", ".mov", ".m4v", ".3gp")
+        hint = "it is cut off or was never finished, copy or record it again" if looks_cut else "give an MP4 or MOV file"
+        raise InputError(f"{path} cannot be read as a video; {hint}") from error
+    if _is_photo(container):
+        container.close()
+        raise InputError(f"{path} is a photo; give a video (MP4, MOV, MKV, ...) in its place")
+    return container
+
+
+def _is_photo(container: av.container.InputContainer) -> bool:
+    brand = container.metadata.get("major_brand", "").strip()
+    name = container.format.name
+    return name.endswith("_pipe") or name == "image2" or brand in ("heic", "heix", "mif1", "avif")
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    covers = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not streams:
+        raise InputError(f"{path} holds no video, only {'sound' if container.streams.audio else 'other data'}; give a video file")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise InputError(f"{path} uses a video codec that cannot be decoded here; convert it to H.264 with ffmpeg")
+    return stream
+
+
+def _info(path, container, stream, first, orientation) -> VideoInfo:
+    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
+    if min(width, height) < MIN_SIDE:
+        raise InputError(f"{path} is only {width} x {height} pixels; give a video of at least {MIN_SIDE} pixels a side")
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    duration = None
+    if stream.duration:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration:
+        duration = container.duration / av.time_base
+    aspect = stream.sample_aspect_ratio or None
+    return VideoInfo(
+        path=path,
+        width=width,
+        height=height,
+        rate=rate,
+        time_base=stream.time_base,
+        frame_count_estimate=stream.frames or (round(duration * rate) if duration else None),
+        duration_s=duration,
+        has_audio=bool(container.streams.audio),
+        rotation_deg=int(first.rotation),
+        subsampled=width % 2 == 0 and height % 2 == 0 and first.format.name not in ("yuv444p", "yuvj444p"),
+        colour=frame_colour(first),
+        sample_aspect_ratio=1 / aspect if aspect and orientation[0] else aspect,
+    )
+
+
+def _declared_end(stream: av.VideoStream) -> float:
+    """Return where the header says that the stream ends, in its time base; -inf where it does not say."""
+    if stream.duration:
+        return (stream.start_time or 0) + stream.duration
+    clock = stream.metadata.get("DURATION", "").split(":")  # Matroska
+    try:
+        hours, minutes, seconds = (float(part) for part in clock)
+    except ValueError:
+        return -np.inf
+    return (hours * 3600 + minutes * 60 + seconds) / float(stream.time_base)

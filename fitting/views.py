@@ -1,0 +1,56 @@
+"""Crops of a picture around a face, at the levels of a pyramid."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from fitting.detection import eye_distance
+from fitting.energy import Landmarks
+from fitting.solver import View
+
+LEVELS = (32.0, 64.0, 110.0)      # distance of the outer eye corners in pixels, coarse to fine
+
+
+def landmark_weights():
+    """(68,) weights in equation 5: contours of eyes and lips count more, the jaw line and the brows less."""
+    weight = np.ones(68)
+    weight[:17] = 0.25
+    weight[17:27] = 0.6
+    weight[27:36] = 1.5
+    weight[36:48] = 2.0
+    weight[60:68] = 2.0
+    return weight
+
+
+def make_view(model, image, landmarks, eye_pixels, principal_point=None):
+    """A crop of a picture around a face.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    image : (H, W, 3) uint8 RGB
+    landmarks : (68, 2) float, full-frame pixels
+    eye_pixels : float, the eye distance that the crop should have; a smaller face is not enlarged
+    principal_point : (2,) float, default the picture's centre
+
+    Returns
+    -------
+    View
+    """
+    height, width = image.shape[:2]
+    if principal_point is None:
+        principal_point = np.array([width / 2, height / 2])
+    size = eye_distance(landmarks)
+    scale = min(1.0, eye_pixels / size)
+    low = np.floor(np.maximum(landmarks.min(axis=0) - [0.5 * size, 0.9 * size], 0)).astype(int)
+    high = np.ceil(np.minimum(landmarks.max(axis=0) + 0.5 * size, [width, height])).astype(int)
+    high = np.maximum(high, np.minimum(low + 16, [width, height]))
+    low = np.minimum(low, high - 16).clip(0)
+    crop = image[low[1]:high[1], low[0]:high[0]]
+    if scale < 1:
+        target = np.maximum(np.round((high - low) * scale), 8).astype(int)
+        scale = target[0] / (high[0] - low[0])
+        crop = cv2.resize(crop, (int(target[0]), int(round((high[1] - low[1]) * scale))), interpolation=cv2.INTER_AREA)
+    crop = cv2.GaussianBlur(crop.astype(np.float32) / 255, (0, 0), 0.7)
+    marks = Landmarks(model.landmarks.astype(np.int64), landmarks, landmark_weights(), size)
+    return View(crop, float(scale), low.astype(float), np.asarray(principal_point, float), marks)
