@@ -49,7 +49,6 @@ def spatial_weights(source_colours, target_colours, edges, cost="within"):
     edges : (E, 2) int, pairs of vertices.
     cost : "within", eq. 9 as printed: ||Is(u) - Is(v)|| + ||It(u) - It(v)||, a seam away from both images' edges.
         "between", Kwatra et al. 2003: ||Is(u) - It(u)|| + ||Is(v) - It(v)||, a seam where the two images agree.
-
     Raises ValueError for an unknown cost or for shapes that do not fit.
     """
     source, target = _colours(source_colours, target_colours)
@@ -74,7 +73,6 @@ def temporal_weights(source_colours, target_colours, smoothness=1e-3, epsilon=1 
     infinite where nothing moves, hence epsilon. It multiplies only the first inverse by lambda; the other one, about
     100 on still skin, would then outweigh every spatial cost (at most 2 sqrt 3) whatever lambda is. Here lambda
     multiplies both.
-
     Raises ValueError for a negative smoothness, an epsilon that is not positive, or shapes that do not fit.
     """
     if not smoothness >= 0 or not epsilon > 0:
@@ -104,7 +102,6 @@ def cut_window(spatial, temporal, edges, hard_source, hard_target, cost_source=0
     spatial : (F, E) float >= 0. temporal : (F - 1, V) float >= 0. edges : (E, 2) int.
     hard_source, hard_target : (F, V) or (V,) bool, vertices whose label is given; the energy counts theirs too.
     cost_source, cost_target : (F, V) or (V,) float of any sign, price of either label at a vertex.
-
     Raises ValueError for shapes that do not fit, numbers that are not finite, negative or above MAX_WEIGHT, and
     vertices that are hard for both labels.
     """
@@ -132,8 +129,7 @@ def cut_window(spatial, temporal, edges, hard_source, hard_target, cost_source=0
     for near, far in ((tail, head), (head, tail)):
         np.add.at(price, near, capacity * side[far])
     free = np.flatnonzero(side == 0)
-    small = np.full(len(side), -1)
-    small[free] = np.arange(len(free))
+    small = np.cumsum(side == 0) - 1
     keep = (side[tail] == 0) & (side[head] == 0) & (capacity > 0)
 
     target = hard_target.copy()

@@ -151,6 +151,8 @@ class VideoWriter:
     def _add_video(self, crf: float, preset: str) -> av.VideoStream:
         info, colour = self.info, self.info.colour
         options = {"crf": str(crf), "preset": preset}
+        if not info.subsampled:
+            options["x264-params"] = "chroma-qp-offset=-6"  # undo x264's +6 for 4:4:4, which shows on skin
         stream = self._output.add_stream("libx264", rate=info.rate, options=options)
         context = stream.codec_context
         context.width, context.height = info.width, info.height

@@ -44,5 +44,5 @@ def project(vertices_camera, focal, principal_point):
 
 
 def default_focal(height, width):
-    """Focal length in pixels that a photo is assumed to have before it is fitted: a 40 degree field of view."""
-    return 1.4 * max(height, width)
+    """Focal length in pixels that a picture is taken to have before it is fitted: twice its shorter side."""
+    return 2.0 * min(height, width)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 import assets
 from facemodel.errors import InputError
-from facemodel.subdivision import catmull_clark, subdivide, triangulate
+from facemodel.subdivision import catmull_clark, subdivide, triangulate, unique_edges
 
 FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
 
@@ -37,6 +37,8 @@ class MorphableModel:
     landmarks : (68,) int32, vertices in iBUG order
     contour_paths : (17, K) int32, vertices over which each jaw landmark slides
     regions : dict name -> (V,) float32 in [0, 1]
+    coarse_edges : (E, 2) int32, edges of a coarser mesh, for graphs over the surface
+    coarse_refine : (V, V1) csr float32, from the coarser mesh to the surface; its vertices are the surface's first V1
     """
 
     name: str
@@ -54,6 +56,8 @@ class MorphableModel:
     landmarks: np.ndarray
     contour_paths: np.ndarray
     regions: dict = field(repr=False)
+    coarse_edges: np.ndarray = field(repr=False)
+    coarse_refine: sp.csr_matrix = field(repr=False)
 
     @property
     def identity_count(self):
@@ -156,7 +160,9 @@ def _load_commons(folder):
     count, levels = len(d["mean"]), int(d["levels"])
     refine, fine_quads = subdivide(quads, count, levels)
     basis = lambda b: np.ascontiguousarray(np.moveaxis(b.astype(np.float32) * FLIP, 0, -1))
-    albedo_mean, albedo_basis = read_albedo(skin, quads, count, levels)
+    coarse, coarse_quads = subdivide(quads, count, levels - 1)
+    coarse_refine = catmull_clark(coarse_quads, coarse.shape[0])[0].astype(np.float32)
+    albedo_mean, albedo_basis = read_albedo(skin, coarse_refine)
     regions = refine @ (d["regions"].astype(np.float32) / 255).T
     digest = hashlib.sha256(geometry.read_bytes() + skin.read_bytes()).hexdigest()[:16]
     return MorphableModel(
@@ -165,18 +171,14 @@ def _load_commons(folder):
         expression_names=tuple(str(n) for n in d["expression_names"]), expression_range=(0.0, 1.0), refine=refine,
         triangles=triangulate(fine_quads), albedo_mean=albedo_mean, albedo_basis=albedo_basis,
         uv=refine @ d["uv"], landmarks=d["landmarks"], contour_paths=d["contour_paths"],
-        regions={str(n): np.clip(regions[:, i], 0, 1) for i, n in enumerate(d["region_names"])})
+        regions={str(n): np.clip(regions[:, i], 0, 1) for i, n in enumerate(d["region_names"])},
+        coarse_edges=unique_edges(coarse_quads)[0].astype(np.int32), coarse_refine=coarse_refine)
 
 
-def read_albedo(path, quads, count, levels):
+def read_albedo(path, coarse_refine):
     """Albedo on the surface from a file that stores it one level coarser: (V, 3) mean, (V, 3, n) basis, float32."""
     with np.load(path) as d:
         coarse, scale, mean = d["basis"], d["scale"], d["mean"]
-    fine_quads = quads
-    for _ in range(levels - 1):
-        step, fine_quads = catmull_clark(fine_quads, count)
-        count = step.shape[0]
-    last = catmull_clark(fine_quads, count)[0].astype(np.float32)
     components = coarse.astype(np.float32) * scale[:, None, None]          # (n, V1, 3)
-    basis = last @ np.moveaxis(components, 0, -1).reshape(count, -1)
-    return last @ mean.astype(np.float32), np.ascontiguousarray(basis.reshape(last.shape[0], 3, -1))
+    basis = coarse_refine @ np.moveaxis(components, 0, -1).reshape(len(mean), -1)
+    return coarse_refine @ mean.astype(np.float32), np.ascontiguousarray(basis.reshape(coarse_refine.shape[0], 3, -1))

@@ -150,6 +150,7 @@ def main(argv=None):
     parser.add_argument("--face", default="largest", metavar="N", help="'largest' or a number, counted from the left")
     commands.add_common(parser)
     args = parser.parse_args(argv)
+    commands.check_device(args.device)
     out = args.out or args.image.with_suffix(".npz")
     image = read_image(args.image)
     commands.check_writable(out)

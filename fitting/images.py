@@ -173,6 +173,6 @@ def _why_undecodable(path: Path, data: bytes) -> str:
         )
     if kind == "audio":
         return f"{path} is a sound file, not a photo; {_REMEDY}"
-    if kind == "photo" or data.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"II*", b"MM\0*", b"GIF8")):
+    if data.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"II*", b"MM\0*", b"GIF8")):
         return f"{path} is damaged or cut off and cannot be decoded; copy the file again or {_REMEDY}"
     return f"{path} is not an image that can be read; {_REMEDY}"

@@ -46,7 +46,7 @@ class Settings:
     w_colour, w_landmark, w_regulariser : equation 3; w_colour 0 leaves the images out
     samples : int, largest number of photometric samples per frame
     light_prior : float, weight of the light's distance from `light_mean` (per coefficient)
-    focal_sigma : float, standard deviation of log(focal / focal_mean)
+    focal_prior : float, weight of log(focal / focal_mean) squared; one picture hardly tells focal length from distance
     """
 
     w_colour: float = energy.W_COLOUR
@@ -54,8 +54,7 @@ class Settings:
     w_regulariser: float = energy.W_REGULARISER
     samples: int = 8000
     light_prior: float = 1e-3
-    motion_prior: float = 0.0
-    focal_sigma: float = 0.25
+    focal_prior: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,7 @@ class _Problem:
         self.light_mean, self.focal_mean = light_mean, focal_mean
         self.vertex_weight = sample_weights(model)
         self.samples = [None] * len(views)
+        self._albedo = None
         self.landmarks = [v.landmarks for v in views]
 
     def look(self, shared, frames):
@@ -144,8 +144,8 @@ class _Problem:
     def energy(self, shared, frames):
         s = self.settings
         total = s.w_regulariser * ((shared.identity ** 2).sum() + (shared.albedo ** 2).sum())
-        total += 1e-4 * (np.log(shared.focal / self.focal_mean) / s.focal_sigma) ** 2
-        albedo = self.model.albedo(shared.albedo) if s.w_colour else None
+        total += s.focal_prior * np.log(shared.focal / self.focal_mean) ** 2
+        albedo = self._albedo_of(shared)
         for i, frame in enumerate(frames):
             vertices = self.model.shape(shared.identity, frame.expression)
             marks = self.landmarks[i]
@@ -158,6 +158,13 @@ class _Problem:
                 total += s.w_colour * energy.colour_energy(r, self.samples[i].weight)
         return float(total)
 
+    def _albedo_of(self, shared):
+        if not self.settings.w_colour:
+            return None
+        if self._albedo is None or "albedo" in self.layout:
+            self._albedo = self.model.albedo(shared.albedo).astype(np.float32)
+        return self._albedo
+
     def _photometric(self, vertices, albedo, i, shared, frame, layout):
         focal, centre = self.views[i].camera(shared.focal)
         return energy.photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i],
@@ -166,7 +173,7 @@ class _Problem:
     def normal_equations(self, shared, frames):
         """Per frame: Hessian (n, n) and gradient (n,), float64; shared regularisation is in the first frame's."""
         s, layout = self.settings, self.layout
-        albedo = self.model.albedo(shared.albedo) if s.w_colour else None
+        albedo = self._albedo_of(shared)
         out = []
         for i, frame in enumerate(frames):
             vertices = self.model.shape(shared.identity, frame.expression)
@@ -198,7 +205,7 @@ class _Problem:
         if i == 0:
             add("identity", shared.identity, s.w_regulariser)
             add("albedo", shared.albedo, s.w_regulariser)
-            add("focal", np.log(shared.focal / self.focal_mean), 1e-4 / s.focal_sigma ** 2)
+            add("focal", np.log(shared.focal / self.focal_mean), s.focal_prior)
         add("expression", frame.expression, s.w_regulariser / energy.EXPRESSION_SIGMA ** 2)
         add("light", (frame.light - self.light_mean[i]).ravel(), s.light_prior)
 

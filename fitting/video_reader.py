@@ -265,6 +265,8 @@ def media_kind(path: Path) -> str | None:
     """Return "video", "photo" or "audio" as FFmpeg sees the file, or None."""
     try:
         with av.open(str(path), metadata_errors="replace") as container:
+            if container.format.name == "tty":
+                return None
             if not container.streams.video:
                 return "audio" if container.streams.audio else None
             return "photo" if _is_photo(container) else "video"
@@ -339,6 +341,9 @@ def _open(path: Path) -> av.container.InputContainer:
         looks_cut = path.suffix.lower() in (".mp4", ".mov", ".m4v", ".3gp")
         hint = "it is cut off or was never finished, copy or record it again" if looks_cut else "give an MP4 or MOV file"
         raise InputError(f"{path} cannot be read as a video; {hint}") from error
+    if container.format.name == "tty":
+        container.close()
+        raise InputError(f"{path} is a text file; give a video (MP4, MOV, MKV, ...) in its place")
     if _is_photo(container):
         container.close()
         raise InputError(f"{path} is a photo; give a video (MP4, MOV, MKV, ...) in its place")

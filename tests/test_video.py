@@ -29,7 +29,8 @@ def make_video(
 ):
     """Write a small test clip; `audio` is the number of sound streams, `pts` the frames' times in `time_base`."""
     time_base = time_base or 1 / rate
-    with av.open(str(path), "w") as container:
+    scale = {"movie_timescale": "90000"} if path.suffix in (".mp4", ".mov") else {}
+    with av.open(str(path), "w", container_options=scale) as container:
         video = container.add_stream(codec, rate=rate, options=options or {})
         video.width, video.height, video.pix_fmt = *size, pix_fmt
         video.time_base = video.codec_context.time_base = time_base
@@ -51,8 +52,10 @@ def make_video(
         for number, sound in enumerate(sounds):
             for block in range(count * 2):
                 wave = np.sin(np.arange(1024) * (block + 1) * (number + 1) * 1e-3).astype(np.float32)[None] * 0.5
-                samples = wave if audio_codec == "aac" else (wave * 32767).astype(np.int16)
-                frame = av.AudioFrame.from_ndarray(samples, "fltp" if audio_codec == "aac" else "s16", "mono")
+                if audio_codec == "aac":
+                    frame = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
+                else:
+                    frame = av.AudioFrame.from_ndarray((128 + wave * 127).astype(np.uint8), "u8", "mono")
                 frame.sample_rate, frame.pts = 48000, audio_start + block * 1024
                 frame.time_base = Fraction(1, 48000)
                 packets += sound.encode(frame)
@@ -109,7 +112,7 @@ def test_ntsc_clip_with_two_sounds_keeps_times_sound_and_picture(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_variable_rate_and_late_sound(tmp_path, suffix):
-    pts = [0, *accumulate([512, 461, 640, 210, 512, 2000, 512, 512, 333, 700, 512], initial=512)]
+    pts = [0, *accumulate([461, 640, 210, 512, 2000, 512, 512, 333, 700, 512], initial=512)]
     source = make_video(tmp_path / "in.mov", pts=pts, time_base=Fraction(1, 15360), audio=1, audio_start=11111)
     assert [frame.pts for frame in read_frames(source)] == pts
     copy_through(source, tmp_path / f"out{suffix}")
@@ -139,7 +142,7 @@ def test_matroska_times_to_the_millisecond(tmp_path):
 
 
 def test_transport_stream_starts_at_zero(tmp_path):
-    source = make_video(tmp_path / "in.ts", audio=1)
+    source = make_video(tmp_path / "in.ts", audio=1, pts=range(60, 72), audio_start=96000)
     assert times(source)[0] > 1
     copy_through(source, tmp_path / "out.mp4")
     moved = np.array(times(source), float) - np.array(times(tmp_path / "out.mp4"), float)
@@ -238,7 +241,7 @@ def test_written_face_lands_in_the_file_and_nowhere_else(tmp_path):
 @pytest.mark.parametrize("size", [(97, 64), (96, 65), (97, 65)])
 def test_odd_size_is_kept(tmp_path, size):
     source = make_video(tmp_path / "in.mkv", size=size, codec="mpeg4", rate=Fraction(25), options={"qscale": "2"})
-    frames = copy_through(source, tmp_path / "out.mp4")
+    frames = copy_through(source, tmp_path / "out.mp4", crf=6)
     assert frames[0].rgb.shape == (size[1], size[0], 3)
     info = probe(tmp_path / "out.mp4")
     assert (info.width, info.height, info.subsampled) == (*size, False)
@@ -271,13 +274,11 @@ def test_rotated_source_becomes_upright(tmp_path, turn):
     [
         ("libx264", "yuv420p10le", ".mp4"), ("libx264", "yuv422p", ".mp4"), ("libx264", "gray", ".mp4"),
         ("libx264", "yuv444p", ".mp4"), ("libx264rgb", "rgb24", ".mkv"), ("mjpeg", "yuvj422p", ".mov"),
-        ("png", "rgba", ".mov"), ("png", "pal8", ".mov"),
+        ("png", "rgba", ".mov"),
     ],
 )  # fmt: skip
 def test_other_pixel_formats(tmp_path, codec, pix_fmt, suffix):
     options = {"crf": "4"} if codec.startswith("libx264") else {}
-    if pix_fmt == "pal8":
-        pytest.skip("PyAV cannot make one")
     source = make_video(tmp_path / f"in{suffix}", 3, codec=codec, pix_fmt=pix_fmt, options=options, rate=Fraction(25))
     expected = picture(0, 96, 64).astype(int)
     if pix_fmt == "gray":
@@ -311,14 +312,16 @@ def test_input_errors(tmp_path):
     assert "folder" in message("")
     assert "empty" in message("empty.mp4", b"")
     assert "cannot be read as a video" in message("text.mp4", b"hello" * 100)
-    assert "cannot be read as a video" in message("text.txt", b"hello" * 100)
+    assert "is a text file" in message("text.txt", b"hello" * 100)
     for suffix in (".png", ".jpg", ".webp"):
         assert "is a photo" in message(f"photo{suffix}", cv2.imencode(suffix, picture(0, 96, 64))[1].tobytes())
     assert "photo" in message("photo.mp4", cv2.imencode(".jpg", picture(0, 96, 64))[1].tobytes())
     with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=48000)
-        container.mux(stream.encode(av.AudioFrame("fltp", "stereo", 1024)))
-        container.mux(stream.encode(None))
+        silence = av.AudioFrame("fltp", "stereo", 1024)
+        silence.sample_rate = 48000
+        silence.pts = 0
+        container.mux(stream.encode(silence))
     assert "only sound" in message("sound.m4a")
     whole = make_video(tmp_path / "in.mp4").read_bytes()
     assert "cut off" in message("headless.mp4", whole[: len(whole) // 2])
@@ -381,7 +384,7 @@ def test_output_errors(tmp_path):
 
 
 def test_sound_that_the_container_cannot_hold(tmp_path):
-    source = make_video(tmp_path / "in.avi", audio=1, audio_codec="adpcm_ms", codec="mpeg4", rate=Fraction(25))
+    source = make_video(tmp_path / "in.avi", audio=1, audio_codec="pcm_u8", codec="mpeg4", rate=Fraction(25))
     path = tmp_path / "out.mp4"
     assert "out.mkv" in error_line(path, lambda: VideoWriter(path, probe(source)))
     assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
@@ -407,7 +410,7 @@ def test_nothing_is_left_after_an_exception(tmp_path):
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):
-    source = make_video(tmp_path / "in.mp4", audio=1)
+    source = make_video(tmp_path / "in.mp4", size=(192, 128), audio=1)  # at 96 x 64 x264 itself varies
     copy_through(source, tmp_path / "a.mp4")
     copy_through(source, tmp_path / "b.mp4")
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

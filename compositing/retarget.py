@@ -1,0 +1,101 @@
+"""The target's face, moving as the source's: target identity and texture, source expression, pose and light."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from facemodel.atlas import build_atlas, texture_to_image
+from facemodel.light import shade
+from facemodel.rasterizer import Raster, interpolate
+from fitting.texture import Posed, albedo_texture, extract, face_window, fill, pose
+
+TEXTURE_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class TargetFace:
+    """A person to be shown.
+
+    identity : (n_id,) standard deviations
+    texture : (S, S, 3) float32, complete neutral albedo texture
+    validity : (S, S) float32, where the texture was seen and not filled in
+    """
+
+    identity: np.ndarray
+    texture: np.ndarray
+    validity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A rendered face in a window of the frame.
+
+    window : (4,) int, left, top, right, bottom in the frame
+    rgb : (h, w, 3) float32, undefined where mask is False
+    raster : Raster of the window
+    posed : Posed, in the frame's pixels
+    """
+
+    window: tuple
+    rgb: np.ndarray
+    raster: Raster
+    posed: Posed
+
+    @property
+    def mask(self):
+        return self.raster.mask
+
+
+def target_from_photo(model, image, track, size=TEXTURE_SIZE):
+    """The person in a fitted photo.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+    track : Track of the photo (one frame)
+    size : int, texels per side
+
+    Returns
+    -------
+    TargetFace
+    """
+    atlas = build_atlas(model, size)
+    shape = model.shape(track.identity, track.expression[0])
+    posed = pose(model, shape, track.rotation[0], track.translation[0], track.focal, track.principal_point)
+    texture, validity = extract(image, posed, track.light[0], model, atlas)
+    fallback = albedo_texture(model, track.albedo, atlas)
+    face = np.clip((_region_texture(model, "face", atlas) - 0.3) * 2, 0, 1)
+    validity = validity * face
+    return TargetFace(track.identity, fill(texture, validity, model, atlas, fallback).clip(0, 1.3), validity)
+
+
+def _region_texture(model, name, atlas):
+    from facemodel.atlas import to_texture
+    return np.maximum(to_texture(model.regions[name][:, None], model.triangles, atlas)[..., 0], 0)
+
+
+def render(model, identity, texture, expression, rotation, translation, light, focal, principal_point, frame_size):
+    """Draws a face into a frame.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    identity, expression : coefficients of the shape
+    texture : (S, S, 3) float32 albedo
+    rotation, translation, light, focal, principal_point : of the frame's track
+    frame_size : (2,) int, height and width
+
+    Returns
+    -------
+    Rendering, or None when the face lies outside the frame
+    """
+    posed = pose(model, model.shape(identity, expression), rotation, translation, focal, principal_point)
+    height, width = int(frame_size[0]), int(frame_size[1])
+    left, top, right, bottom = face_window(posed, model, height, width)
+    raster = posed.raster(model, bottom - top, right - left, (left, top))
+    if not raster.mask.any():
+        return None
+    colour = texture_to_image(texture, model, raster)
+    shading = interpolate(shade(posed.normals, light), model.triangles, raster)
+    return Rendering((left, top, right, bottom), np.clip(colour * shading, 0, 1), raster, posed)

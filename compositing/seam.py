@@ -1,0 +1,86 @@
+"""From rendered face to finished frame: what each mesh vertex looks like in both pictures, and the blend along the cut."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from facemodel.rasterizer import interpolate
+
+INNER_REGIONS = ("eyes", "eyelids", "eyebrows", "nose", "lips", "mouth_interior")
+BLEND_WIDTH = 0.10           # of the face's width: width of the linear blend across the seam
+DEPTH_TOLERANCE = 4.0        # mm
+
+
+def seam_regions(model):
+    """Vertices that are always target and always source, on the model's coarse mesh: two (V1,) bool."""
+    count = model.coarse_refine.shape[1]
+    inner = np.zeros(count, bool)
+    for name in INNER_REGIONS:
+        inner |= model.regions[name][:count] > 0.3
+    outer = model.regions["face"][:count] < 0.25
+    return inner & ~outer, outer
+
+
+def sample(image, xy):
+    """Bilinear samples of (h, w, 3) float32 at (N, 2) pixels -> (N, 3), the border repeated outside."""
+    x, y = (np.ascontiguousarray(xy[:, k, None] - 0.5, np.float32) for k in (0, 1))
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+
+
+def visible_vertices(rendering, count):
+    """The first `count` vertices that the camera sees, not too aslant and inside the frame: (count,) bool."""
+    left, top, right, bottom = rendering.window
+    posed, depth = rendering.posed, rendering.raster.depth
+    xy = posed.xy[:count] - np.float32([left, top])
+    column, row = np.floor(xy).astype(int).T
+    inside = (column >= 1) & (row >= 1) & (column < right - left - 1) & (row < bottom - top - 1)
+    column, row = column.clip(0, right - left - 1), row.clip(0, bottom - top - 1)
+    near = posed.vertices[:count, 2] < depth[row, column] + DEPTH_TOLERANCE
+    return inside & near & (posed.cosine[:count] > 0.2)
+
+
+def label_mask(labels, model, rendering):
+    """Labels (V1,) bool drawn into the rendering's window: (h, w) float32, 1 where all around is target."""
+    weight = model.coarse_refine @ labels.astype(np.float32)
+    return interpolate(weight[:, None], model.triangles, rendering.raster)[..., 0]
+
+
+def blend_alpha(labels, model, rendering):
+    """Weight of the rendered face per pixel: a linear ramp across the projected seam.
+
+    The ramp's width is a share of the face's width in the picture; it ends at the rendering's own outline.
+
+    Returns
+    -------
+    (h, w) float32 in [0, 1]
+    """
+    soft = label_mask(labels, model, rendering)
+    target = (soft > 0.5).astype(np.uint8)
+    if not target.any():
+        return np.zeros(target.shape, np.float32)
+    columns = np.flatnonzero(target.any(axis=0))
+    width = max(BLEND_WIDTH * (columns[-1] - columns[0] + 1), 2.0)
+    padded = np.pad(target, 1)                        # the frame's edge is no seam for what lies inside it
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    outside = cv2.distanceTransform(1 - target, cv2.DIST_L2, 5)
+    alpha = np.clip(0.5 + (inside - outside) / width, 0, 1)
+    drawn = cv2.distanceTransform(np.pad(rendering.mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return np.minimum(alpha, np.clip((drawn - 1) / (width / 2), 0, 1)).astype(np.float32)
+
+
+def composite(frame, rendering, alpha):
+    """The finished window: (h, w, 3) float32 from the frame's window (h, w, 3) in [0, 1] and the rendering."""
+    a = alpha[..., None]
+    return frame * (1 - a) + rendering.rgb * a
+
+
+def colour_gain(source_colours, target_colours, skin):
+    """Gain per channel that brings the rendered skin to the source's mean: (3,) float64.
+
+    Parameters
+    ----------
+    source_colours, target_colours : (V1, 3), skin : (V1,) bool, visible skin without brows, eyes and lips
+    """
+    if skin.sum() < 50:
+        return np.ones(3)
+    return np.clip(source_colours[skin].mean(axis=0) / np.maximum(target_colours[skin].mean(axis=0), 0.02), 0.4, 2.5)

@@ -1,0 +1,151 @@
+"""Follows one face through a clip: landmarks per frame, from a patch that is turned upright around the last position."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from facemodel.errors import InputError
+from fitting.detection import box_from_landmarks, eye_distance
+from fitting.fit import choose_face
+
+PATCH, PATCH_FACE = 300, 130      # px: side of the upright patch, and of the face's box in it
+FULL_SEARCH_EVERY = 5             # frames between searches of the whole frame while no face is followed
+PATIENCE = 8                      # frames for which landmarks go on without the detector confirming them
+
+
+@dataclass(frozen=True)
+class Following:
+    """Landmarks of one face through a clip of F frames.
+
+    landmarks : (F, 68, 2) float32 pixels, nan where there is no face
+    confirmed : (F,) bool, the detector found the face there
+    face_count : int, faces in the first frame that shows any
+    """
+
+    landmarks: np.ndarray
+    confirmed: np.ndarray
+    face_count: int
+
+
+def _upright(landmarks):
+    """2 x 3 similarity from the frame to the patch that shows these landmarks upright, and its inverse."""
+    box = box_from_landmarks(landmarks)
+    centre, size = (box[:2] + box[2:]) / 2, box[2] - box[0]
+    eyes = landmarks[42:48].mean(axis=0) - landmarks[36:42].mean(axis=0)
+    angle = np.arctan2(eyes[1], eyes[0])
+    scale = PATCH_FACE / size
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    turn = np.array([[c, s], [-s, c]])
+    matrix = np.column_stack([turn, PATCH / 2 - turn @ centre])
+    return matrix, cv2.invertAffineTransform(matrix)
+
+
+class Follower:
+    """Steps through the frames of a clip in order."""
+
+    def __init__(self, detector, choice="largest", path="clip"):
+        self._detector, self._choice, self._path = detector, choice, path
+        self._last = None               # landmarks of the frame before
+        self._memory = None             # where the face was when it was lost
+        self._misses = 0
+        self._wait = 0
+        self.face_count = 0
+
+    def step(self, image):
+        """Landmarks (68, 2) float64 of the next frame or None, and whether the detector confirmed them."""
+        if self._last is None:
+            return self._search(image)
+        matrix, inverse = _upright(self._last)
+        patch = cv2.warpAffine(image, matrix, (PATCH, PATCH), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        faces = self._detector.detect(patch, scale=1.0)
+        middle = np.array([PATCH / 2, PATCH / 2])
+        faces = [f for f in faces if np.linalg.norm(f.centre - middle) < 0.5 * PATCH_FACE]
+        if faces:
+            box = min(faces, key=lambda f: np.linalg.norm(f.centre - middle)).box
+            self._misses = 0
+        else:
+            box = np.array([PATCH - PATCH_FACE, PATCH - PATCH_FACE, PATCH + PATCH_FACE, PATCH + PATCH_FACE]) / 2
+            self._misses += 1
+        if self._misses > PATIENCE:
+            self._memory, self._last, self._wait = self._last, None, 0
+            return self._search(image)
+        marks = self._detector.landmarks(patch, box, jitter=5)
+        marks = marks @ inverse[:, :2].T + inverse[:, 2]
+        self._last = marks
+        return marks, bool(faces)
+
+    def _search(self, image):
+        self._wait -= 1
+        if self._wait > 0:
+            return None, False
+        faces = self._detector.detect(image)
+        if not faces:
+            self._wait = FULL_SEARCH_EVERY
+            return None, False
+        if self._memory is not None:
+            size, centre = eye_distance(self._memory), self._memory.mean(axis=0)
+            face = min(faces, key=lambda f: np.linalg.norm(f.centre - centre))
+            if np.linalg.norm(face.centre - centre) > 6 * size and len(faces) == 1 and face.size < size:
+                return None, False          # somebody far away is not the face that left
+        else:
+            self.face_count = len(faces)
+            face = choose_face(faces, self._choice, self._path)
+        self._misses = 0
+        self._last = self._detector.landmarks(image, face.box)
+        return self._last, True
+
+
+def follow(frames, detector, choice="largest", path="clip", progress=None):
+    """Follows a face through frames.
+
+    Parameters
+    ----------
+    frames : iterable of (H, W, 3) uint8
+    detector : FaceDetector
+    choice : 'largest' or a number counted from the left, in the first frame with a face
+    progress : callable without arguments, called after every frame
+
+    Raises
+    ------
+    InputError : when no frame shows a face
+    """
+    follower, landmarks, confirmed = Follower(detector, choice, path), [], []
+    for image in frames:
+        marks, sure = follower.step(image)
+        landmarks.append(np.full((68, 2), np.nan, np.float32) if marks is None else marks.astype(np.float32))
+        confirmed.append(sure)
+        if progress:
+            progress()
+    # landmarks that the detector never confirmed again were already wandering
+    confirmed = np.array(confirmed, bool)
+    landmarks = np.array(landmarks)
+    run = 0
+    for t in range(len(confirmed)):
+        run = 0 if confirmed[t] else run + 1
+        if run == PATIENCE and not confirmed[t:t + 2].any():
+            landmarks[t - run + 1:t + 1] = np.nan
+    if not confirmed.any():
+        raise InputError(f"{path}: no face found in {len(confirmed)} frames; it needs a face of 80 pixels or more, seen "
+                         "from the front")
+    return Following(landmarks, confirmed, follower.face_count)
+
+
+def choose_key_frames(following, count):
+    """Frames that differ most in landmarks (pose and expression): farthest-point sampling over confirmed frames.
+
+    Returns
+    -------
+    sorted list of at most `count` frame indices
+    """
+    candidates = np.flatnonzero(following.confirmed & np.isfinite(following.landmarks).all(axis=(1, 2)))
+    marks = following.landmarks[candidates].astype(np.float64)
+    size = np.array([eye_distance(m) for m in marks])
+    normalised = ((marks - marks.mean(axis=1, keepdims=True)) / size[:, None, None])[:, 17:].reshape(len(marks), -1)
+    chosen = [int(np.argmin(((normalised - np.median(normalised, axis=0)) ** 2).sum(axis=1)))]
+    distance = ((normalised - normalised[chosen[0]]) ** 2).sum(axis=1)
+    while len(chosen) < min(count, len(candidates)):
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, ((normalised - normalised[chosen[-1]]) ** 2).sum(axis=1))
+    return sorted(int(candidates[i]) for i in chosen)

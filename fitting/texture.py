@@ -1,0 +1,135 @@
+"""UV albedo textures: lift a frame onto the chart, divide the light out, fill what was not seen."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from facemodel.atlas import image_to_texture, to_texture
+from facemodel.camera import project, to_camera
+from facemodel.light import shade, vertex_normals
+from facemodel.rasterizer import rasterize
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A posed face in a picture.
+
+    vertices : (V, 3) float32 camera space, mm
+    normals : (V, 3) float32 camera space
+    xy : (V, 2) float32 pixels
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    xy: np.ndarray
+
+    @property
+    def cosine(self):
+        """(V,) cosine between normal and direction to the camera."""
+        toward = -self.vertices / np.linalg.norm(self.vertices, axis=1, keepdims=True)
+        return (self.normals * toward).sum(axis=1)
+
+    def raster(self, model, height, width, offset=(0, 0)):
+        """What a picture of this size sees; offset moves its corner, pixels."""
+        return rasterize(self.xy - np.asarray(offset, np.float32), self.vertices[:, 2], model.triangles, height, width)
+
+
+def pose(model, vertices_model, rotation, translation, focal, principal_point):
+    """Poses vertices (V, 3) in front of a camera -> Posed. rotation is axis-angle (3,) or a matrix."""
+    camera = to_camera(vertices_model.astype(np.float32), rotation, translation)
+    normals = vertex_normals(camera, model.triangles, model.corners).astype(np.float32)
+    return Posed(camera, normals, project(camera, np.float32(focal), principal_point).astype(np.float32))
+
+
+def face_window(posed, model, height, width, margin=8):
+    """Smallest window that holds the projected surface: (left, top, right, bottom) int pixels, inside the picture."""
+    low = np.floor(posed.xy.min(axis=0) - margin).astype(int)
+    high = np.ceil(posed.xy.max(axis=0) + margin).astype(int)
+    left, top = np.clip(low, 0, [width - 1, height - 1])
+    right, bottom = np.clip(high, [left + 1, top + 1], [width, height])
+    return int(left), int(top), int(right), int(bottom)
+
+
+def extract(image, posed, light, model, atlas):
+    """The albedo texture that a picture shows.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 or float32 in [0, 1]
+    posed : Posed
+    light : (9, 3) float, divided out
+    model : MorphableModel
+    atlas : facemodel.atlas.Atlas
+
+    Returns
+    -------
+    texture : (S, S, 3) float32, albedo, may exceed 1 where the light was underestimated
+    validity : (S, S) float32 in [0, 1]
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = face_window(posed, model, height, width)
+    crop = image[top:bottom, left:right]
+    crop = crop.astype(np.float32) / 255 if crop.dtype == np.uint8 else crop
+    raster = posed.raster(model, bottom - top, right - left, (left, top))
+    xy = posed.xy - np.float32([left, top])
+    texture, validity = image_to_texture(crop, xy, posed.vertices[:, 2], posed.cosine, raster.depth, model, atlas)
+    return texture / texel_shading(posed, light, model, atlas), validity
+
+
+def texel_shading(posed, light, model, atlas):
+    """Shading at every texel: (S, S, 3) float32, computed at the vertices, 1 outside the chart."""
+    shading = to_texture(shade(posed.normals, light), model.triangles, atlas)
+    shading[~atlas.mask] = 1
+    return shading
+
+
+def fill(texture, validity, model, atlas, fallback):
+    """Completes a texture where it was not seen: first from the other half of the face, then from a fallback.
+
+    Both are joined in the gradient sense: the fill is shifted by the smooth difference to what was seen.
+
+    Parameters
+    ----------
+    texture, validity : (S, S, 3), (S, S)
+    fallback : (S, S, 3) float32, for instance the fitted albedo as a texture
+
+    Returns
+    -------
+    (S, S, 3) float32
+    """
+    known = np.clip((validity - 0.15) / 0.35, 0, 1).astype(np.float32)
+    mirrored, mirrored_known = texture[:, ::-1], known[:, ::-1]
+    # chart is symmetric: u -> 1 - u is the other half of the face
+    base = fallback + _smooth_difference(texture - fallback, known)
+    trust = mirrored_known * (1 - known)
+    side = mirrored + _smooth_difference(texture - mirrored, known * mirrored_known)
+    soft = cv2.GaussianBlur(trust, (0, 0), atlas.size / 128)[..., None] * trust[..., None]
+    filled = base * (1 - soft) + side * soft
+    out = texture * known[..., None] + filled * (1 - known[..., None])
+    return out.astype(np.float32)
+
+
+def _smooth_difference(difference, known, levels=6):
+    """Spreads a difference from where it is known over the whole texture, smoothly (pull-push over a pyramid)."""
+    value, weight = [difference * known[..., None]], [known]
+    for _ in range(levels):
+        value.append(cv2.resize(value[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        weight.append(cv2.resize(weight[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    total = value[-1].sum(axis=(0, 1)) / max(float(weight[-1].sum()), 1e-6)
+    out = np.broadcast_to(total, value[-1].shape).astype(np.float32)
+    for v, w in zip(value[::-1], weight[::-1]):
+        size = v.shape[1::-1]
+        coarse = cv2.resize(np.ascontiguousarray(out), size, interpolation=cv2.INTER_LINEAR)
+        share = np.clip(w * 4, 0, 1)[..., None]
+        out = coarse * (1 - share) + share * v / np.maximum(w, 1e-6)[..., None]
+        out = cv2.GaussianBlur(out, (0, 0), 1.0)
+    return out
+
+
+def albedo_texture(model, coefficients, atlas):
+    """The model's own albedo as a texture: (S, S, 3) float32."""
+    texture = to_texture(model.albedo(coefficients), model.triangles, atlas)
+    texture[~atlas.mask] = 0.5
+    return texture

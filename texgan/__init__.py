@@ -1,0 +1,1 @@
+"""Textures of an expression for a person seen in one photo."""
