@@ -1,0 +1,300 @@
+"""Puts the face of a photo into a video.
+
+    python -m compositing.replace source.mp4 target.jpg -o out.mp4
+    python -m compositing.replace --demo
+
+The face in source.mp4 is tracked, the photo's face is given its expression, pose and light, and a graph cut decides
+where one picture ends and the other begins. Frames without a usable face are passed through and listed in
+OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see README.md, Consent.
+
+Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothing half-written), 130 when interrupted.
+"""
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import assets
+from compositing import seam
+from compositing.graph_cut import COSTS, SeamLabeller
+from compositing.report import StageTimer, build_report, file_hash, synthetic_marks, write_report
+from compositing.retarget import TEXTURE_SIZE, render, target_from_photo
+from compositing.video_writer import VideoWriter
+from compositing.virtual import virtual_face
+from facemodel.atlas import build_atlas
+from facemodel.errors import InputError
+from facemodel.morphable import load_model
+from fitting import commands
+from fitting.detection import FaceDetector
+from fitting.fit import fit_image
+from fitting.images import read_image
+from fitting.texture import extract, pose
+from fitting.track import read_pictures, track_clip
+from fitting.trackfile import load_track, save_track
+from fitting.video_reader import VideoReader
+from texgan.transfer import METHODS
+
+SOURCE_TEXTURE_SIZE = 512
+GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
+GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A frame that waits for its labels; rendering is None for a frame that is passed through."""
+
+    frame: object
+    rendering: object
+
+
+class Compositor:
+    """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    track : Track of the source
+    target : TargetFace
+    texture : name of a method in texgan.transfer.METHODS
+    source_neutral : (texture, validity) of the source's neutral frame, for methods that need it
+    cost, smoothness : of compositing.graph_cut
+    """
+
+    def __init__(self, model, track, target, texture="static", source_neutral=None, cost="between", smoothness=1e-3,
+                 timer=None):
+        self._model, self._track, self._target = model, track, target
+        self._method, self._source_neutral = METHODS[texture], source_neutral
+        self._needs_source = texture != "static"
+        self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
+        self._inner, self._outer = seam.seam_regions(model)
+        self._skin = ~self._inner & (model.regions["face"][:len(self._inner)] > 0.9)
+        self._atlas = build_atlas(model, SOURCE_TEXTURE_SIZE) if self._needs_source else None
+        self._waiting, self._gain, self._broken = deque(), None, True
+        self._timer = timer or StageTimer()
+
+    def push(self, frame):
+        """Takes the next video frame; yields (frame, rgb or None, alpha or None) for frames that are finished."""
+        t = frame.index
+        usable = t < len(self._track) and self._track.status[t] == "ok"
+        rendering = self._render(frame, t) if usable else None
+        if rendering is None:
+            yield from self._finish(self._labeller.flush())
+            yield frame, None, None
+            self._broken = True
+            return
+        with self._timer("seam"):
+            labels = self._label(frame, rendering)
+        self._waiting.append(_Waiting(frame, rendering))
+        yield from self._finish(labels)
+
+    def flush(self):
+        """Yields the frames that still wait."""
+        yield from self._finish(self._labeller.flush())
+
+    def _render(self, frame, t):
+        model, track = self._model, self._track
+        texture = self._target.texture
+        if self._needs_source:
+            with self._timer("source texture"):
+                posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t],
+                             track.translation[t], track.focal, track.principal_point)
+                source, validity = extract(frame.rgb, posed, track.light[t], model, self._atlas)
+                neutral, neutral_validity = self._source_neutral
+                texture = self._method(texture, source, neutral, np.minimum(validity, neutral_validity))
+        with self._timer("render"):
+            return render(model, self._target.identity, texture, track.expression[t], track.rotation[t],
+                          track.translation[t], track.light[t], track.focal, track.principal_point, frame.rgb.shape[:2])
+
+    def _label(self, frame, rendering):
+        left, top, right, bottom = rendering.window
+        count = len(self._inner)
+        crop = frame.rgb[top:bottom, left:right].astype(np.float32) / 255
+        xy = rendering.posed.xy[:count] - np.float32([left, top])
+        source, target = seam.sample(crop, xy), seam.sample(rendering.rgb, xy)
+        visible = seam.visible_vertices(rendering, count)
+        gain = seam.colour_gain(source, target, visible & self._skin)
+        if self._gain is None:
+            self._gain = gain
+        self._gain = GAIN_MEMORY * self._gain + (1 - GAIN_MEMORY) * gain
+        factor = (self._gain ** GAIN_STRENGTH).astype(np.float32)
+        np.clip(rendering.rgb * factor, 0, 1, out=rendering.rgb)
+        target = np.clip(target * factor, 0, 1)
+        hard_source = self._outer | ~visible
+        labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
+                                     reset=self._broken)
+        self._broken = False
+        return labels
+
+    def _finish(self, labels):
+        for label in labels:
+            waiting = self._waiting.popleft()
+            with self._timer("blend"):
+                left, top, right, bottom = waiting.rendering.window
+                alpha = seam.blend_alpha(label, self._model, waiting.rendering)
+                picture = waiting.frame.rgb.astype(np.float32) / 255
+                window = picture[top:bottom, left:right]
+                picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
+                whole = np.zeros(picture.shape[:2], np.float32)
+                whole[top:bottom, left:right] = alpha
+            yield waiting.frame, picture, whole
+
+
+def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
+    """The source's neutral texture: of the trusted frame with the least expression, best seen from the front."""
+    usable = np.flatnonzero(track.status == "ok")
+    effort = (track.expression[usable] ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
+    t = int(usable[np.argmin(effort)])
+    (image,) = read_pictures(path, [t])
+    posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t], track.translation[t],
+                 track.focal, track.principal_point)
+    return extract(image, posed, track.light[t], model, build_atlas(model, size))
+
+
+def replace_face(source, target, out, *, model, detector, texture="static", face="largest", target_face="largest",
+                 virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True):
+    """Replaces a face in a video; writes `out` and `out`.report.json.
+
+    Parameters
+    ----------
+    source : path of a video
+    target : path of a photo, or None with `virtual`
+    out : path of the result (.mp4, .mov, .mkv)
+    model : MorphableModel
+    detector : FaceDetector
+    texture : 'static' or 'delta'
+    face, target_face : which face of the video, of the photo: 'largest' or a number counted from the left
+    virtual : int seed for a face of nobody in place of a photo
+    track_path : optional TRACK.npz of the source: read if it exists, otherwise written
+
+    Returns
+    -------
+    dict, the report
+
+    Raises
+    ------
+    InputError : unusable input, or not one frame could be replaced; nothing is written then
+    """
+    timer, remarks = StageTimer(), []
+    out = Path(out)
+    with timer("target"):
+        if virtual is not None:
+            person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
+        else:
+            image = read_image(target)
+            fit, count = fit_image(model, image, detector, target_face, target)
+            if count > 1:
+                taken = "the largest" if target_face == "largest" else f"number {target_face} from the left"
+                remarks.append(f"{target}: {count} faces, took {taken}; choose with --target-face N")
+            person, target_hash = target_from_photo(model, image, fit), file_hash(target)
+    source_hash = file_hash(source)
+    with timer("track"):
+        if track_path is not None and Path(track_path).is_file():
+            track = load_track(track_path, model)
+        else:
+            track, more = track_clip(model, source, detector, face, progress=progress)
+            remarks += more
+            if track_path is not None:
+                save_track(track, track_path)
+    if not (track.status == "ok").any():
+        raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing written")
+    neutral = neutral_source_texture(model, track, source) if texture != "static" else None
+    compositor = Compositor(model, track, person, texture, neutral, cost, smoothness, timer)
+    replaced = np.zeros(len(track), bool)
+    options = {} if crf is None else {"crf": crf}
+    with VideoReader(source) as reader:
+        if tuple(track.image_size) != (reader.info.height, reader.info.width):
+            raise InputError(f"{track_path}: is the track of a clip of another size than {source}")
+        with VideoWriter(out, reader, metadata=synthetic_marks(source_hash, target_hash), **options) as writer:
+            def write(finished):
+                for frame, picture, alpha in finished:
+                    with timer("encode"):
+                        writer.write(frame, picture, alpha)
+                    replaced[frame.index] = picture is not None
+
+            for frame in tqdm(reader, total=len(track), desc="composite", unit="frame", disable=not progress):
+                write(compositor.push(frame))
+            write(compositor.flush())
+            if not replaced.any():
+                raise InputError(f"{source}: no frame could be replaced; nothing written")
+            frames = writer.frames_written
+        if writer.audio_damage:
+            remarks.append(writer.audio_damage)
+    inputs = {"source": str(source), "source_sha256": source_hash,
+              "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
+    settings = {"texture": texture, "face": face, "target_face": target_face, "virtual": virtual, "seam_cost": cost,
+                "seam_smoothness": smoothness, "texture_size": TEXTURE_SIZE}
+    report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
+    write_report(report, report_path(out))
+    return report
+
+
+def report_path(out):
+    """Where the report of a result lies."""
+    return Path(out).with_name(Path(out).name + ".report.json")
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m compositing.replace", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE.mp4", help="the video")
+    parser.add_argument("target", type=Path, nargs="?", metavar="TARGET.jpg", help="a photo of the face to put in")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT.mp4",
+                        help="result (.mp4, .mov or .mkv); default SOURCE_TARGET.mp4 in the present folder")
+    parser.add_argument("--virtual", type=int, metavar="SEED", help="a face that belongs to nobody in place of TARGET")
+    parser.add_argument("--texture", choices=sorted(METHODS), default="static",
+                        help="how the target gets its expression: 'static' keeps the photo's texture, 'delta' adds the "
+                             "source's change to it (default: %(default)s)")
+    parser.add_argument("--face", default="largest", metavar="N",
+                        help="face of the video: 'largest' or a number, counted from the left in the first frame with one")
+    parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
+    parser.add_argument("--track", type=Path, metavar="TRACK.npz",
+                        help="track of the video (fitting.track): read if the file exists, else written there")
+    parser.add_argument("--seam", choices=COSTS, default="between",
+                        help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' each "
+                             "(eq. 9) (default: %(default)s)")
+    parser.add_argument("--crf", type=float, metavar="Q", help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default result demo.mp4")
+    commands.add_common(parser)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    commands.check_device(args.device)
+    source, target, out = args.source, args.target, args.out
+    if args.demo:
+        if source or target:
+            raise InputError("--demo brings its own video and photo; leave SOURCE and TARGET out")
+        source, target = assets.path("demo/single_face.mp4"), assets.path("demo/nobody.png")
+        out = out or Path("demo.mp4")
+        target = None if args.virtual is not None else target
+    if source is None:
+        raise InputError("no video given; usage: python -m compositing.replace SOURCE.mp4 TARGET.jpg")
+    if (target is None) == (args.virtual is None):
+        raise InputError("give either TARGET.jpg or --virtual SEED")
+    if args.crf is not None and not 0 <= args.crf <= 51:
+        raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
+    name = f"virtual{args.virtual}" if target is None else target.stem
+    out = out or Path(f"{source.stem}_{name}.mp4")
+    commands.check_writable(out)
+    if args.track is not None:
+        commands.check_writable(args.track)
+    report = replace_face(source, target, out, model=load_model(args.model), detector=FaceDetector(),
+                          texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
+                          track_path=args.track, cost=args.seam, crf=args.crf)
+    for remark in report["remarks"]:
+        print(remark)
+    stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
+    passed = report["frames"] - report["replaced"]
+    where = f" ({', '.join(f'{a}-{b}' for a, b in report['passed_through'][:8])})" if passed else ""
+    print(f"wrote {out}: {report['replaced']} of {report['frames']} frames replaced, {passed} passed through{where}; "
+          f"ms per frame: {stages}; peak memory {report['peak_memory_mb']} MB; details in {report_path(out)}")
+
+
+if __name__ == "__main__":
+    commands.run(main)
