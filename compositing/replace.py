@@ -23,7 +23,7 @@ import assets
 from compositing import seam
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.report import StageTimer, build_report, file_hash, synthetic_marks, write_report
-from compositing.retarget import TEXTURE_SIZE, render, target_from_photo
+from compositing.retarget import TEXTURE_SIZE, region_texture, render, retarget_expression, target_from_photo
 from compositing.video_writer import VideoWriter
 from compositing.virtual import virtual_face
 from facemodel.atlas import build_atlas
@@ -37,7 +37,7 @@ from fitting.texture import extract, pose
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import load_track, save_track
 from fitting.video_reader import VideoReader
-from texgan.transfer import METHODS
+from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
 GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
@@ -65,7 +65,7 @@ class Compositor:
     cost, smoothness : of compositing.graph_cut
     """
 
-    def __init__(self, model, track, target, texture="static", source_neutral=None, cost="between", smoothness=1e-3,
+    def __init__(self, model, track, target, texture="delta", source_neutral=None, cost="between", smoothness=1e-3,
                  timer=None):
         self._model, self._track, self._target = model, track, target
         self._method, self._source_neutral = METHODS[texture], source_neutral
@@ -74,6 +74,9 @@ class Compositor:
         self._inner, self._outer = seam.seam_regions(model)
         self._skin = ~self._inner & (model.regions["face"][:len(self._inner)] > 0.9)
         self._atlas = build_atlas(model, SOURCE_TEXTURE_SIZE) if self._needs_source else None
+        self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes")]
+                       if self._needs_source else None)
+        self._expression = retarget_expression(model, track, target)
         self._waiting, self._gain, self._broken = deque(), None, True
         self._timer = timer or StageTimer()
 
@@ -103,11 +106,12 @@ class Compositor:
             with self._timer("source texture"):
                 posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t],
                              track.translation[t], track.focal, track.principal_point)
-                source, validity = extract(frame.rgb, posed, track.light[t], model, self._atlas)
-                neutral, neutral_validity = self._source_neutral
-                texture = self._method(texture, source, neutral, np.minimum(validity, neutral_validity))
+                source = SourceTexture(*extract(frame.rgb, posed, track.light[t], model, self._atlas),
+                                       *self._source_neutral, *self._masks)
+            with self._timer("target texture"):
+                texture = self._method(texture, source)
         with self._timer("render"):
-            return render(model, self._target.identity, texture, track.expression[t], track.rotation[t],
+            return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, frame.rgb.shape[:2])
 
     def _label(self, frame, rendering):
@@ -155,7 +159,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
     return extract(image, posed, track.light[t], model, build_atlas(model, size))
 
 
-def replace_face(source, target, out, *, model, detector, texture="static", face="largest", target_face="largest",
+def replace_face(source, target, out, *, model, detector, texture="delta", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
@@ -201,7 +205,8 @@ def replace_face(source, target, out, *, model, detector, texture="static", face
             if track_path is not None:
                 save_track(track, track_path)
     if not (track.status == "ok").any():
-        raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing written")
+        raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
+                         "written")
     neutral = neutral_source_texture(model, track, source) if texture != "static" else None
     compositor = Compositor(model, track, person, texture, neutral, cost, smoothness, timer)
     replaced = np.zeros(len(track), bool)
@@ -246,19 +251,20 @@ def build_parser():
     parser.add_argument("-o", "--out", type=Path, metavar="OUT.mp4",
                         help="result (.mp4, .mov or .mkv); default SOURCE_TARGET.mp4 in the present folder")
     parser.add_argument("--virtual", type=int, metavar="SEED", help="a face that belongs to nobody in place of TARGET")
-    parser.add_argument("--texture", choices=sorted(METHODS), default="static",
+    parser.add_argument("--texture", choices=sorted(METHODS), default="delta",
                         help="how the target gets its expression: 'static' keeps the photo's texture, 'delta' adds the "
                              "source's change to it (default: %(default)s)")
     parser.add_argument("--face", default="largest", metavar="N",
-                        help="face of the video: 'largest' or a number, counted from the left in the first frame with one")
+                        help="face of the video: 'largest' or a number, counted from the left in its first frame with a face")
     parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
     parser.add_argument("--track", type=Path, metavar="TRACK.npz",
                         help="track of the video (fitting.track): read if the file exists, else written there")
     parser.add_argument("--seam", choices=COSTS, default="between",
-                        help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' each "
-                             "(eq. 9) (default: %(default)s)")
-    parser.add_argument("--crf", type=float, metavar="Q", help="H.264 quality, 0 (lossless) to 51; default visually lossless")
-    parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default result demo.mp4")
+                        help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' each, "
+                             "eq. 9 (default: %(default)s)")
+    parser.add_argument("--crf", type=float, metavar="Q",
+                        help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
     commands.add_common(parser)
     return parser
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facemodel.atlas import build_atlas, texture_to_image
+from facemodel.atlas import build_atlas, texture_to_image, to_texture
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
 from fitting.texture import Posed, albedo_texture, extract, face_window, fill, pose
@@ -18,11 +18,13 @@ class TargetFace:
     """A person to be shown.
 
     identity : (n_id,) standard deviations
+    expression : (n_exp,) float32, expression of the photo that the texture was taken in
     texture : (S, S, 3) float32, complete neutral albedo texture
     validity : (S, S) float32, where the texture was seen and not filled in
     """
 
     identity: np.ndarray
+    expression: np.ndarray
     texture: np.ndarray
     validity: np.ndarray
 
@@ -65,14 +67,44 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE):
     posed = pose(model, shape, track.rotation[0], track.translation[0], track.focal, track.principal_point)
     texture, validity = extract(image, posed, track.light[0], model, atlas)
     fallback = albedo_texture(model, track.albedo, atlas)
-    face = np.clip((_region_texture(model, "face", atlas) - 0.3) * 2, 0, 1)
+    face = np.clip((region_texture(model, "face", atlas) - 0.3) * 2, 0, 1)
     validity = validity * face
-    return TargetFace(track.identity, fill(texture, validity, model, atlas, fallback).clip(0, 1.3), validity)
+    complete = fill(texture, validity, model, atlas, fallback).clip(0, 1.3)
+    return TargetFace(track.identity, track.expression[0], complete, validity)
 
 
-def _region_texture(model, name, atlas):
-    from facemodel.atlas import to_texture
+def region_texture(model, name, atlas):
+    """A region's weights as a texture: (S, S) float32 in [0, 1]."""
     return np.maximum(to_texture(model.regions[name][:, None], model.triangles, atlas)[..., 0], 0)
+
+
+def retarget_expression(model, track, target):
+    """The source's expressions as the target performs them.
+
+    Mouth and jaw are taken over as they are. What eyes and brows rest at belongs to the person: the source's resting
+    value (its median over the trusted frames) is mapped to the one in the target's photo, 0 stays 0 and fully closed
+    or raised stays so, with straight lines between. Without this a narrow-eyed actor half closes the target's eyes.
+
+    Parameters
+    ----------
+    track : Track of the source
+    target : TargetFace
+
+    Returns
+    -------
+    (F, n_exp) float32
+    """
+    out = track.expression.copy()
+    low, high = model.expression_range
+    usable = track.status == "ok"
+    if low != 0 or not usable.any():
+        return out
+    for k, name in enumerate(model.expression_names):
+        if name.startswith(("eye", "brow")):
+            rest = float(np.clip(np.median(track.expression[usable, k]), 0.02, 0.9))
+            own = float(np.clip(target.expression[k], 0, 0.9))
+            out[:, k] = np.interp(track.expression[:, k], [0, rest, high], [0, own, high])
+    return out
 
 
 def render(model, identity, texture, expression, rotation, translation, light, focal, principal_point, frame_size):

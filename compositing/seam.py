@@ -1,4 +1,4 @@
-"""From rendered face to finished frame: what each mesh vertex looks like in both pictures, and the blend along the cut."""
+"""From rendered face to finished frame: what each vertex looks like in both pictures, and the blend along the cut."""
 from __future__ import annotations
 
 import cv2

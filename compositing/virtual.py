@@ -24,4 +24,5 @@ def virtual_face(model, seed, size=TEXTURE_SIZE):
     grain = rng.normal(0, 1, (size, size)).astype(np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 0.8) - cv2.GaussianBlur(grain, (0, 0), 2.5)
     texture = texture * (1 + 0.01 / grain.std() * grain[..., None])
-    return TargetFace(identity.astype(np.float32), texture.clip(0, 1.2).astype(np.float32), atlas.mask.astype(np.float32))
+    return TargetFace(identity.astype(np.float32), np.zeros(model.expression_count, np.float32),
+                      texture.clip(0, 1.2).astype(np.float32), atlas.mask.astype(np.float32))

@@ -69,8 +69,8 @@ def catmull_clark(quads, vertex_count):
     on_border = np.asarray((incident @ sp.diags(border.astype(float))).sum(1)).ravel() > 0
     border_moved = 0.5 * sp.identity(n_v) + 0.25 * (incident @ sp.diags(border.astype(float)) @ ends)
     used = np.asarray(incident.sum(1)).ravel() > 0
-    vertex_points = (sp.diags((~on_border & used).astype(float)) @ moved + sp.diags(on_border.astype(float)) @ border_moved
-                     + sp.diags((~used).astype(float)))
+    choose = lambda condition: sp.diags(condition.astype(float))
+    vertex_points = choose(~on_border & used) @ moved + choose(on_border) @ border_moved + choose(~used)
 
     matrix = sp.vstack([vertex_points, edge_points, face_points]).tocsr()
     matrix.eliminate_zeros()

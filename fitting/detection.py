@@ -94,14 +94,14 @@ class FaceDetector:
                 return sorted(faces, key=lambda f: -f.size)
         return []
 
-    def landmarks(self, image, box, jitter=len(JITTER)):
+    def landmarks(self, image, box, jitter=7):
         """68 landmarks, averaged over slightly moved boxes, which halves their noise.
 
         Parameters
         ----------
         image : (H, W, 3) uint8 RGB
         box : (4,) float
-        jitter : int, how many boxes
+        jitter : int, how many boxes, 1 to 7
 
         Returns
         -------

@@ -22,7 +22,7 @@ from fitting import commands
 from fitting.detection import FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
-from fitting.solver import Settings, solve
+from fitting.solver import DEFAULT, solve
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
@@ -48,7 +48,7 @@ def neutral_start(model, landmarks, image_size):
     return shared, Frame(np.zeros(model.expression_count), rotation, translation, ambient_light())
 
 
-def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=Settings(), iterations=(8, 5, 4)):
+def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, iterations=(8, 5, 4)):
     """Fits one person in one or several pictures of one camera (identity, albedo and focal length are shared).
 
     Parameters
@@ -77,8 +77,8 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=Settings(),
         views = [make_view(model, i, m, eyes) for i, m in zip(images, landmarks)]
         if level == 0:
             s = solve(model, shared, frames, views, ("light",), 4, settings, light_mean)
-            s = solve(model, s.shared, s.frames, views, tuple(b for b in active if b in ("light", "albedo")), 4, settings,
-                      light_mean)
+            colours = tuple(b for b in active if b in ("light", "albedo"))
+            s = solve(model, s.shared, s.frames, views, colours, 4, settings, light_mean)
             shared, frames = s.shared, s.frames
         s = solve(model, shared, frames, views, active, steps, settings, light_mean, focal_mean)
         shared, frames = s.shared, s.frames

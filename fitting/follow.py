@@ -1,4 +1,4 @@
-"""Follows one face through a clip: landmarks per frame, from a patch that is turned upright around the last position."""
+"""Follows one face through a clip: landmarks per frame, found in a patch turned upright around the last position."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -127,8 +127,8 @@ def follow(frames, detector, choice="largest", path="clip", progress=None):
         if run == PATIENCE and not confirmed[t:t + 2].any():
             landmarks[t - run + 1:t + 1] = np.nan
     if not confirmed.any():
-        raise InputError(f"{path}: no face found in {len(confirmed)} frames; it needs a face of 80 pixels or more, seen "
-                         "from the front")
+        raise InputError(f"{path}: no face found in {len(confirmed)} frames; give a clip with a face of 80 pixels or "
+                         "more, seen from the front")
     return Following(landmarks, confirmed, follower.face_count)
 
 

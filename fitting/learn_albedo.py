@@ -10,6 +10,7 @@ see assets/README.md. Takes about six minutes per round on two cores for 140 pho
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -126,7 +127,8 @@ def main(argv=None):
     parser.add_argument("--continue", dest="resume", action="store_true", help="start from the present albedo")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
     args = parser.parse_args(argv)
-    files = [f for p in args.photos for f in (sorted(p.iterdir()) if p.is_dir() else [p]) if f.suffix.lower() in SUFFIXES]
+    given = [f for p in args.photos for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
+    files = [f for f in given if f.suffix.lower() in SUFFIXES]
     if not files:
         raise InputError(f"{args.photos[0]}: no photos there; give files or folders with .jpg or .png")
     folder = assets.path("commons_face")
@@ -134,9 +136,11 @@ def main(argv=None):
     if not args.resume:
         store(out, *flat_albedo(geometry))
     mirror = surface_mirror(geometry)
-    os.environ["NUMBA_NUM_THREADS"] = "1"
+    # one thread per worker: set before the workers, which are fresh processes, load their libraries
+    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+    processes = multiprocessing.get_context("spawn")
     for number in range(args.rounds):
-        with ProcessPoolExecutor(args.workers, initializer=_prepare, initargs=("commons",)) as pool:
+        with ProcessPoolExecutor(args.workers, processes, initializer=_prepare, initargs=("commons",)) as pool:
             results = list(tqdm(pool.map(partial(lift, count=len(mirror)), files), total=len(files),
                                 desc=f"round {number + 1}"))
         for path, reason in results:
@@ -145,8 +149,8 @@ def main(argv=None):
         albedos = np.stack([a for _, a in results if not isinstance(a, str)])
         mean, basis, kept = learn(albedos, mirror, args.components)
         store(out, mean, basis)
-        print(f"round {number + 1}: {len(albedos)} photos, {len(basis)} components keep {100 * kept:.1f} % of the variance;"
-              f" {out.stat().st_size / 1e6:.1f} MB")
+        print(f"round {number + 1}: {len(albedos)} photos, {len(basis)} components keep {100 * kept:.1f} % of the "
+              f"variance; {out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,23 @@ from fitting.energy import Landmarks, Samples
 from fitting.parameters import Layout, advance_frame, advance_shared
 
 
+def light_prior_matrix(level=(1e-3, 2e-3, 1e-2), chroma=(5e-3, 5e-2, 1e-1)):
+    """(27, 27) quadratic form that keeps light smooth and nearly colourless.
+
+    One picture tells light from albedo only up to what both can explain. What second-order light would explain beyond
+    a soft, grey illumination is left to the albedo.
+
+    level : weights of the squared coefficients of order 0, 1, 2
+    chroma : weights of their squared deviation from the mean of the three channels
+    """
+    order = np.repeat([0, 1, 2], [1, 3, 5])
+    grey = np.eye(3) - 1 / 3
+    return np.kron(np.diag(np.array(level)[order]), np.eye(3)) + np.kron(np.diag(np.array(chroma)[order]), grey)
+
+
+LIGHT_PRIOR = light_prior_matrix()
+
+
 @dataclass(frozen=True)
 class View:
     """One picture to be explained, at one level of its pyramid.
@@ -45,7 +62,7 @@ class Settings:
 
     w_colour, w_landmark, w_regulariser : equation 3; w_colour 0 leaves the images out
     samples : int, largest number of photometric samples per frame
-    light_prior : float, weight of the light's distance from `light_mean` (per coefficient)
+    light_prior : float, scales the light's distance from `light_mean` (see light_prior_matrix)
     focal_prior : float, weight of log(focal / focal_mean) squared; one picture hardly tells focal length from distance
     """
 
@@ -53,8 +70,11 @@ class Settings:
     w_landmark: float = energy.W_LANDMARK
     w_regulariser: float = energy.W_REGULARISER
     samples: int = 8000
-    light_prior: float = 1e-3
+    light_prior: float = 1.0
     focal_prior: float = 0.02
+
+
+DEFAULT = Settings()
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,8 @@ class _Problem:
             r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
             total += s.w_landmark * energy.landmark_energy(r, marks.weight)
             total += s.w_regulariser * ((frame.expression / energy.EXPRESSION_SIGMA) ** 2).sum()
-            total += s.light_prior * ((frame.light - self.light_mean[i]) ** 2).sum()
+            away = (frame.light - self.light_mean[i]).ravel()
+            total += s.light_prior * away @ LIGHT_PRIOR @ away
             if self.samples[i] is not None:
                 r, _ = self._photometric(vertices, albedo, i, shared, frame, None)
                 total += s.w_colour * energy.colour_energy(r, self.samples[i].weight)
@@ -178,7 +199,8 @@ class _Problem:
         for i, frame in enumerate(frames):
             vertices = self.model.shape(shared.identity, frame.expression)
             marks = self.landmarks[i]
-            r, j = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point, layout)
+            r, j = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point,
+                                        layout)
             w = np.repeat(2 * s.w_landmark * marks.weight / marks.weight.sum(), 2)
             hessian, gradient = (j * w[:, None]).T @ j, j.T @ (w * r.ravel())
             if self.samples[i] is not None:
@@ -207,7 +229,10 @@ class _Problem:
             add("albedo", shared.albedo, s.w_regulariser)
             add("focal", np.log(shared.focal / self.focal_mean), s.focal_prior)
         add("expression", frame.expression, s.w_regulariser / energy.EXPRESSION_SIGMA ** 2)
-        add("light", (frame.light - self.light_mean[i]).ravel(), s.light_prior)
+        if "light" in layout:
+            away = (frame.light - self.light_mean[i]).ravel()
+            hessian[layout["light"], layout["light"]] += 2 * s.light_prior * LIGHT_PRIOR
+            gradient[layout["light"]] += 2 * s.light_prior * LIGHT_PRIOR @ away
 
     def step(self, equations, frames, damping):
         """Increments (shared, [per frame]) that solve the damped normal equations within the expressions' range."""
@@ -254,7 +279,7 @@ class _Problem:
         return shared_step, frame_steps
 
 
-def solve(model, shared, frames, views, active, iterations, settings=Settings(), light_mean=None, focal_mean=None,
+def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, light_mean=None, focal_mean=None,
           look_every=2, tolerance=1e-4):
     """Lowers the energy of equation 3.
 

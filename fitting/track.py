@@ -28,7 +28,7 @@ from fitting.views import LEVELS, make_view
 
 PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
 KEY_SETTINGS = Settings(samples=4000)
-FRAME_SETTINGS = Settings(samples=5000, light_prior=0.02)
+FRAME_SETTINGS = Settings(samples=5000, light_prior=10.0)
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12        # beyond them, or twice the clip's median, a frame is not trusted
 
 
@@ -140,8 +140,8 @@ def track_clip(model, path, detector, face="largest", key_frames=8, progress=Tru
     remarks = [damage] if damage else []
     if following.face_count > 1:
         taken = "the largest" if face == "largest" else f"number {face} from the left"
-        remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken}; choose with "
-                       "--face N, counted from the left")
+        remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken}; choose "
+                       "with --face N, counted from the left")
     return _assemble(model, shared, fitted, following, status, photometric, landmark, info), remarks
 
 

@@ -31,8 +31,8 @@ def scene(seed):
 
 def torch_rotation(w):
     zero = torch.zeros((), dtype=w.dtype)
-    k = torch.stack([torch.stack([zero, -w[2], w[1]]), torch.stack([w[2], zero, -w[0]]), torch.stack([-w[1], w[0], zero])])
-    return torch.linalg.matrix_exp(k)
+    rows = [zero, -w[2], w[1], w[2], zero, -w[0], -w[1], w[0], zero]
+    return torch.linalg.matrix_exp(torch.stack(rows).reshape(3, 3))
 
 
 def torch_basis(n):
@@ -65,20 +65,21 @@ def test_photometric_jacobian(block, seed):
     model, shared, frame, image, samples = scene(seed)
     layout = Layout.build(model, BLOCKS)
     residual, jacobian = energy.photometric(model, model.shape64(shared.identity, frame.expression),
-                                            model.albedo64(shared.albedo), image, samples, shared, frame, CENTRE, layout,
-                                            dtype=np.float64)
+                                            model.albedo64(shared.albedo), image, samples, shared, frame, CENTRE,
+                                            layout, dtype=np.float64)
     t = lambda a: torch.as_tensor(np.asarray(a, np.float64))
+    corner = torch.as_tensor(model.triangles[samples.triangle]).long()
 
     def colours(step):
         vertices, rotation, translation, focal = pose(model, shared, frame, layout, step)
-        corners = vertices[torch.as_tensor(model.triangles[samples.triangle]).long()]
+        corners = vertices[corner]
         camera = (t(samples.barycentric)[:, :, None] * corners).sum(1) @ rotation.T + translation
         xy = focal * camera[:, :2] / camera[:, 2:] + t(CENTRE)
         normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         normal = normal / normal.norm(dim=1, keepdim=True) @ rotation.T
         light = t(frame.light) + step[layout["light"]].reshape(9, 3)
         albedo = t(model.albedo_mean) + t(model.albedo_basis) @ (t(shared.albedo) + step[layout["albedo"]])
-        base = (t(samples.barycentric)[:, :, None] * albedo[torch.as_tensor(model.triangles[samples.triangle]).long()]).sum(1)
+        base = (t(samples.barycentric)[:, :, None] * albedo[corner]).sum(1)
         return torch_bilinear(t(image), xy) - base * (torch_basis(normal) @ light)
 
     zero = torch.zeros(layout.size, dtype=torch.float64)
@@ -118,8 +119,8 @@ def test_photometric_central_differences():
     def residual(step):
         s = advance_shared(shared, step, layout)
         f = advance_frame(frame, step[layout.shared_size:], layout)
-        r, _ = energy.photometric(model, model.shape64(s.identity, f.expression), model.albedo64(s.albedo), image, samples,
-                                  s, f, CENTRE, dtype=np.float64)
+        r, _ = energy.photometric(model, model.shape64(s.identity, f.expression), model.albedo64(s.albedo), image,
+                                  samples, s, f, CENTRE, dtype=np.float64)
         return r.ravel()
 
     _, jacobian = energy.photometric(model, model.shape64(shared.identity, frame.expression),

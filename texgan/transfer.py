@@ -1,37 +1,79 @@
 """From the source's texture in a frame and the target's neutral texture to the target's texture in that expression.
 
-One signature for every method; the generator of section 5 takes its place beside these two baselines.
+One signature for every method, method(target_neutral, source) -> texture; the generator of section 5 takes its place
+beside these two baselines.
 """
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 
-def static(target_neutral, source=None, source_neutral=None, source_validity=None):
+@dataclass(frozen=True)
+class SourceTexture:
+    """The source's albedo texture in one frame, with its neutral one.
+
+    texture, neutral : (s, s, 3) float32
+    validity, neutral_validity : (s, s) float32 in [0, 1], where they were seen
+    mouth, eyes : (s, s) float32 in [0, 1], the inside of the mouth and the eyes on the chart
+    """
+
+    texture: np.ndarray
+    validity: np.ndarray
+    neutral: np.ndarray
+    neutral_validity: np.ndarray
+    mouth: np.ndarray
+    eyes: np.ndarray
+
+
+def static(target_neutral, source=None):
     """The target's neutral texture as it is (the left pairs of the paper's figure 6)."""
     return target_neutral
 
 
-def delta(target_neutral, source, source_neutral, source_validity):
+def delta(target_neutral, source):
     """Direct delta transfer, the baseline of the paper's Table 1: the source's change is added to the target.
+
+    Two regions can't take a sum. The mouth's inside is hidden in the neutral frame, so there is nothing to subtract
+    from: the source's own mouth is taken, as far as it is seen. In the eyes, where a moved iris would add light to
+    light, the result stays between the two people's values.
 
     Parameters
     ----------
     target_neutral : (S, S, 3) float32
-    source : (s, s, 3) float32, the source's albedo texture in this frame; s may be smaller than S
-    source_neutral : (s, s, 3) float32, the source's neutral texture
-    source_validity : (s, s) float32 in [0, 1], where both source textures were seen
+    source : SourceTexture; its size s may be smaller than S
 
     Returns
     -------
     (S, S, 3) float32
     """
-    change = (source - source_neutral) * source_validity[..., None]
     size = target_neutral.shape[0]
-    if change.shape[0] != size:
-        change = cv2.resize(change, (size, size), interpolation=cv2.INTER_LINEAR)
-    return np.clip(target_neutral + change, 0, 1.3)
+    enlarge = lambda a: a if a.shape[0] == size else cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR)
+    seen = np.minimum(source.validity, source.neutral_validity) * (1 - source.mouth)
+    out = target_neutral + enlarge((source.texture - source.neutral) * seen[..., None])
+    # eyes and mouth are small: only their windows are worked on
+    for mask, blend in ((source.eyes, _between), (source.mouth * np.minimum(2 * source.validity, 1), _instead)):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            continue
+        scale = size // mask.shape[0]
+        small = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+        large = np.s_[rows[0] * scale:(rows[-1] + 1) * scale, columns[0] * scale:(columns[-1] + 1) * scale]
+        shape = (large[1].stop - large[1].start, large[0].stop - large[0].start)
+        weight = cv2.resize(np.ascontiguousarray(mask[small]), shape, interpolation=cv2.INTER_LINEAR)[..., None]
+        texture = cv2.resize(np.ascontiguousarray(source.texture[small]), shape, interpolation=cv2.INTER_CUBIC)
+        out[large] += weight * (blend(out[large], target_neutral[large], texture) - out[large])
+    return np.clip(out, 0, 1.3)
+
+
+def _between(changed, target, source):
+    return np.clip(changed, np.minimum(target, source), np.maximum(target, source))
+
+
+def _instead(changed, target, source):
+    return source
 
 
 METHODS = {"static": static, "delta": delta}

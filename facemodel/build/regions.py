@@ -44,7 +44,8 @@ def build_regions(base, mesh, positions):
     out["eyes"], out["eyelids"] = eyes, lids
     t = np.linspace(0, 1, 20)[:, None]
     side = np.stack([np.abs(x), y, z], axis=1)
-    brow = np.concatenate([(1 - t) * [11, 746, 151] + t * [34, 750, 142], (1 - t) * [34, 750, 142] + t * [54, 742, 126]])
+    brow = np.concatenate([(1 - t) * [11, 746, 151] + t * [34, 750, 142],
+                           (1 - t) * [34, 750, 142] + t * [54, 742, 126]])
     out["eyebrows"] = _near(side, brow, 4, 8)
     ridge = (1 - t) * [0, 728, 150] + t * [0, 690, 166]
     out["nose"] = np.maximum(_near(side, ridge, 12, 17), _near(side, np.array([[12, 688, 150.0]]), 9, 13))
@@ -53,7 +54,8 @@ def build_regions(base, mesh, positions):
     for name, path in base.target_files("ears").items():
         if "ear-scale" in name or "ear-wing" in name:
             d = base.target(path)
-            ears = np.maximum(ears, np.linalg.norm(np.where(mesh.source[:, None] >= 0, d[mesh.source], 0), axis=1) > 0.8)
+            moved = np.linalg.norm(np.where(mesh.source[:, None] >= 0, d[mesh.source], 0), axis=1)
+            ears = np.maximum(ears, moved > 0.8)
     ears[z > 85] = 0
     out["ears"] = ears
     # the face ends at the hairline, in front of the ears and under the jaw

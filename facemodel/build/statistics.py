@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,8 +40,8 @@ def _inverse(word):
     return next((k for k, v in OPPOSITES.items() if v == word), "")
 
 
-def _macro(base, rng):
-    """One draw of descent, sex, age, muscle and weight: (V, 3) displacement in mm."""
+def _macro(base, target, rng):
+    """One draw of descent, sex, age, muscle and weight: (V, 3) displacement in mm. target(path) reads a target."""
     folder = base.folder / "mpfb2/targets/macrodetails"
     out = np.zeros_like(base.vertices)
     race = rng.dirichlet([0.6, 0.6, 0.9])
@@ -50,13 +51,13 @@ def _macro(base, rng):
     for r, descent in zip(race, ("african", "asian", "caucasian")):
         for s, gender in ((sex, "male"), (1 - sex, "female")):
             for a, age in ((old, "old"), (1 - old, "young")):
-                out += r * s * a * _target(base, folder / f"{descent}-{gender}-{age}.target.gz")
+                out += r * s * a * target(folder / f"{descent}-{gender}-{age}.target.gz")
     for s, gender in ((sex, "male"), (1 - sex, "female")):
         for a, age in ((old, "old"), (1 - old, "young")):
             for m, muscles in _levels(muscle):
                 for w, fat in _levels(weight):
-                    out += s * a * m * w * _target(
-                        base, folder / f"universal-{gender}-{age}-{muscles}muscle-{fat}weight.target.gz")
+                    out += s * a * m * w * target(
+                        folder / f"universal-{gender}-{age}-{muscles}muscle-{fat}weight.target.gz")
     return out
 
 
@@ -67,16 +68,10 @@ def _levels(x):
     return [(1 - abs(x), "average"), (side[1], side[0])]
 
 
-def _target(base, path, _cache={}):
-    if path not in _cache:
-        _cache[path] = base.target(path)
-    return _cache[path]
-
-
 def draw_shapes(base, mesh, count, seed):
     """Random believable heads: (count, V, 3) float32 on the control mesh, millimetres, each with its macro part."""
     rng = np.random.default_rng(seed)
-    pairs = target_pairs(base)
+    pairs, target = target_pairs(base), lru_cache(maxsize=None)(base.target)
     sides = {(f, n): i for i, (f, n, *_) in enumerate(pairs)}
     shapes = np.empty((count, len(mesh.source), 3), np.float32)
     for k in range(count):
@@ -85,7 +80,7 @@ def draw_shapes(base, mesh, count, seed):
             if name.startswith("l-") and (folder, "r-" + name[2:]) in sides:
                 j = sides[folder, "r-" + name[2:]]
                 coefficients[j] = coefficients[i] + 0.1 * coefficients[j]
-        vertices = base.vertices + _macro(base, rng)
+        vertices = base.vertices + _macro(base, target, rng)
         for c, (_, _, positive, negative) in zip(coefficients, pairs):
             if negative is None:
                 vertices += abs(c) * positive

@@ -151,9 +151,9 @@ def build_control_mesh(base):
 
     positions = p[source]
     holes = [loop for loop in boundary_loops(quads) if len(loop) < 45 and positions[loop, 2].mean() > 100]
-    mouth_loop = min(holes, key=lambda l: positions[l, 1].mean())
-    left_loop = max(holes, key=lambda l: positions[l, 0].mean())
-    right_loop = min(holes, key=lambda l: positions[l, 0].mean())
+    mouth_loop = min(holes, key=lambda loop: positions[loop, 1].mean())
+    left_loop = max(holes, key=lambda loop: positions[loop, 0].mean())
+    right_loop = min(holes, key=lambda loop: positions[loop, 0].mean())
     grids, count = [], len(source)
     for loop, rows in ((mouth_loop, MOUTH_ROWS), (left_loop, EYE_ROWS), (right_loop, EYE_ROWS)):
         grid = close_hole(loop, positions, rows, count)
