@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shutil
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -121,6 +123,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m fitting.learn_albedo", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTOS", help="photos, or folders of photos")
+    parser.add_argument("-o", "--out", type=Path, metavar="ALBEDO.npz", help="default: the embedded model's own")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--components", type=int, default=80)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -131,26 +134,34 @@ def main(argv=None):
     files = [f for f in given if f.suffix.lower() in SUFFIXES]
     if not files:
         raise InputError(f"{args.photos[0]}: no photos there; give files or folders with .jpg or .png")
-    folder = assets.path("commons_face")
-    geometry, out = folder / "commons_face.npz", folder / "albedo.npz"
-    if not args.resume:
-        store(out, *flat_albedo(geometry))
+    shipped = assets.path("commons_face")
+    geometry, out = shipped / "commons_face.npz", args.out or shipped / "albedo.npz"
+    commands.check_writable(out)
     mirror = surface_mirror(geometry)
     # one thread per worker: set before the workers, which are fresh processes, load their libraries
     os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     processes = multiprocessing.get_context("spawn")
-    for number in range(args.rounds):
-        with ProcessPoolExecutor(args.workers, processes, initializer=_prepare, initargs=("commons",)) as pool:
-            results = list(tqdm(pool.map(partial(lift, count=len(mirror)), files), total=len(files),
-                                desc=f"round {number + 1}"))
-        for path, reason in results:
-            if isinstance(reason, str):
-                print(f"left out {path}: {reason}")
-        albedos = np.stack([a for _, a in results if not isinstance(a, str)])
-        mean, basis, kept = learn(albedos, mirror, args.components)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        shutil.copy(geometry, folder / geometry.name)
+        skin = folder / "albedo.npz"
+        if args.resume:
+            shutil.copy(shipped / "albedo.npz", skin)
+        else:
+            store(skin, *flat_albedo(geometry))
+        for number in range(args.rounds):
+            with ProcessPoolExecutor(args.workers, processes, initializer=_prepare, initargs=(str(folder),)) as pool:
+                results = list(tqdm(pool.map(partial(lift, count=len(mirror)), files), total=len(files),
+                                    desc=f"round {number + 1}"))
+            for path, reason in results:
+                if isinstance(reason, str):
+                    print(f"left out {path}: {reason}")
+            albedos = np.stack([a for _, a in results if not isinstance(a, str)])
+            mean, basis, kept = learn(albedos, mirror, args.components)
+            store(skin, mean, basis)
+            print(f"round {number + 1}: {len(albedos)} photos, {len(basis)} components keep {100 * kept:.1f} % of the "
+                  f"variance; {skin.stat().st_size / 1e6:.1f} MB")
         store(out, mean, basis)
-        print(f"round {number + 1}: {len(albedos)} photos, {len(basis)} components keep {100 * kept:.1f} % of the "
-              f"variance; {out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Planes(NamedTuple):
 
 @dataclass(frozen=True)
 class Colour:
-    """Colour tags as FFmpeg numbers them (ITU-T H.273; 2 is "unspecified"; `range` 0 unspecified, 1 limited, 2 full)."""
+    """Colour tags as FFmpeg numbers them: ITU-T H.273, 2 is unspecified; `range` 0 unspecified, 1 limited, 2 full."""
 
     matrix: int = 2
     range: int = 0
@@ -62,9 +62,11 @@ class Colour:
         """Return (3, 4) float64: 8-bit (R, G, B, 1) → 8-bit (Y, U, V)."""
         kr, kb = _LUMA_WEIGHTS.get(self.matrix, _BT601)
         luma = np.array([kr, 1 - kr - kb, kb])
-        yuv = np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))])
-        scale, offset = ((1, 1, 1), (0, 128, 128)) if self.full_range else ((219 / 255, 224 / 255, 224 / 255), (16, 128, 128))
-        return np.column_stack([yuv * np.array(scale)[:, None], offset])
+        red, _, blue = np.eye(3)
+        yuv = np.stack([luma, (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))])
+        if self.full_range:
+            return np.column_stack([yuv, [0, 128, 128]])
+        return np.column_stack([yuv * np.array([[219], [224], [224]]) / 255, [16, 128, 128]])
 
     def yuv_to_rgb(self) -> np.ndarray:
         """Return (3, 4) float64: 8-bit (Y, U, V, 1) → 8-bit (R, G, B)."""
@@ -138,7 +140,8 @@ class VideoReader:
 
     Use it as a context manager and iterate over it. Frames come in order of presentation. Where the stream is damaged
     or ends early, the frames before the damage are delivered, iteration ends normally, and `damage` says what is
-    wrong in a sentence that names the file; it is None after a whole file. Timestamps that are missing or do not
+    wrong in a sentence that names the file; it is None after a whole file. (Wrong bytes that the decoder takes for
+    picture data cannot be noticed.) Timestamps that are missing or do not
     increase, as in some AVI files, are replaced by the previous one plus a frame's duration.
 
     Raises
@@ -309,7 +312,9 @@ def _planes(frame: av.VideoFrame, colour: Colour, orientation: tuple[bool, bool,
         samples = np.frombuffer(plane, np.uint8).reshape(-1, abs(plane.line_size))[: plane.height, : plane.width]
         if not even and samples.shape != shape:
             samples = samples.repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
-        planes.append(_orient(samples, orientation))
+        samples = _orient(samples, orientation)
+        samples.flags.writeable = False  # the decoder may still predict later frames from this memory
+        planes.append(samples)
     return Planes(*planes)
 
 
@@ -323,7 +328,7 @@ def _orient(samples: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.nda
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Read the display matrix as (transpose, flip rows, flip columns); turns that are no multiple of 90° are rounded."""
+    """Read the display matrix as (transpose, flip rows, flip columns), rounded to a multiple of 90 degrees."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
@@ -338,8 +343,9 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
-        looks_cut = path.suffix.lower() in (".mp4", ".mov", ".m4v", ".3gp")
-        hint = "it is cut off or was never finished, copy or record it again" if looks_cut else "give an MP4 or MOV file"
+        hint = "give an MP4, MOV or MKV file"
+        if path.suffix.lower() in (".mp4", ".mov", ".m4v", ".3gp"):
+            hint = "it is cut off or was never finished, copy or record it again"
         raise InputError(f"{path} cannot be read as a video; {hint}") from error
     if container.format.name == "tty":
         container.close()
@@ -360,7 +366,8 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     covers = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not streams:
-        raise InputError(f"{path} holds no video, only {'sound' if container.streams.audio else 'other data'}; give a video file")
+        found = "sound" if container.streams.audio else "other data"
+        raise InputError(f"{path} holds no video, only {found}; give a video file")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:

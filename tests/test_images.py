@@ -55,7 +55,8 @@ def test_exif_orientation_agrees_with_opencv(tmp_path, orientation, order):
 def test_malformed_exif_is_ignored(tmp_path):
     plain = read_image(save(tmp_path / "a.jpg", encode(".jpg", picture())))
     for block in (b"", b"II*\0", b"II*\0\xff\xff\xff\xff", exif(77)):
-        np.testing.assert_array_equal(read_image(save(tmp_path / "b.jpg", with_exif(encode(".jpg", picture()), block))), plain)
+        path = save(tmp_path / "b.jpg", with_exif(encode(".jpg", picture()), block))
+        np.testing.assert_array_equal(read_image(path), plain)
 
 
 def test_alpha_lies_over_grey(tmp_path):

@@ -1,0 +1,58 @@
+"""Pictures of the embedded model with known parameters."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.light import ambient_light, shade
+from facemodel.rasterizer import interpolate
+from fitting.parameters import Frame, Shared
+from fitting.solver import slide_jaw
+from fitting.texture import pose
+from fitting.views import make_view
+
+SIZE = 512
+
+
+def known_face(model, seed, size=SIZE):
+    """A believable person, pose, expression and light: (Shared, Frame)."""
+    rng = np.random.default_rng(seed)
+    focal = 2.0 * size * rng.uniform(0.9, 1.1)
+    identity = np.zeros(model.identity_count)
+    identity[:30] = rng.normal(0, 0.7, 30)
+    albedo = np.zeros(model.albedo_count)
+    albedo[:20] = rng.normal(0, 0.6, 20)
+    expression = np.zeros(model.expression_count)
+    for name, value in (("jawOpen", rng.uniform(0, 0.3)), ("mouthSmileLeft", 0.5), ("mouthSmileRight", 0.5),
+                        ("browInnerUp", rng.uniform(0, 0.6))):
+        expression[model.expression_names.index(name)] = value
+    rotation = rotation_matrix(rng.uniform(-1, 1, 3) * [0.12, 0.3, 0.08])
+    light = ambient_light(0.75)
+    light[1:4] += rng.normal(0, 0.12, (3, 1))
+    distance = focal * 150 / (0.45 * size)
+    return Shared(identity, albedo, focal), Frame(expression, rotation, np.array([4.0, -12.0, distance]), light)
+
+
+def draw(model, shared, frame, size=SIZE):
+    """The picture, (size, size, 3) uint8, before a grey ground."""
+    posed = pose(model, model.shape(shared.identity, frame.expression), frame.rotation, frame.translation, shared.focal,
+                 (size / 2, size / 2))
+    raster = posed.raster(model, size, size)
+    colour = interpolate(model.albedo(shared.albedo) * shade(posed.normals, frame.light), model.triangles, raster)
+    colour[~raster.mask] = 0.35
+    return np.round(255 * np.clip(colour, 0, 1)).astype(np.uint8)
+
+
+def true_landmarks(model, shared, frame, size=SIZE):
+    """(68, 2) projected landmarks, the jaw line on the outline."""
+    vertices = model.shape(shared.identity, frame.expression)
+    fixed = to_camera(vertices[model.landmarks], frame.rotation, frame.translation)
+    xy = project(fixed, shared.focal, np.array([size / 2, size / 2]))
+    view = make_view(model, np.zeros((size, size, 3), np.uint8), xy, 64.0)
+    marks = slide_jaw(model, vertices, shared, frame, view)
+    moved = to_camera(vertices[marks.vertices], frame.rotation, frame.translation)
+    return project(moved, shared.focal, np.array([size / 2, size / 2]))
+
+
