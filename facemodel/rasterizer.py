@@ -42,28 +42,30 @@ def _rasterize(xy, z, triangles, cull, index, bary, depth):
         za, zb, zc = z[a], z[b], z[c]
         if za <= 0 or zb <= 0 or zc <= 0:
             continue
-        ax, ay, bx, by, cx, cy = xy[a, 0], xy[a, 1], xy[b, 0], xy[b, 1], xy[c, 0], xy[c, 1]
+        # in float64 the products below are all but exact, so triangles that share an edge leave no pixel out
+        ax, ay, bx, by = np.float64(xy[a, 0]), np.float64(xy[a, 1]), np.float64(xy[b, 0]), np.float64(xy[b, 1])
+        cx, cy = np.float64(xy[c, 0]), np.float64(xy[c, 1])
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         # y points down: counter-clockwise seen from outside is a negative area in the image
         if abs(area) < 1e-9 or (cull and area > 0):
             continue
-        left = max(0, int(np.ceil(min(ax, bx, cx) - np.float32(0.5))))
-        right = min(width - 1, int(np.floor(max(ax, bx, cx) - np.float32(0.5))))
-        top = max(0, int(np.ceil(min(ay, by, cy) - np.float32(0.5))))
-        bottom = min(height - 1, int(np.floor(max(ay, by, cy) - np.float32(0.5))))
-        inverse = np.float32(1.0) / area
-        # weights are affine in the pixel: start at the row's left end, step in x
-        step0, step1 = (by - cy) * inverse, (cy - ay) * inverse
+        left = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
+        right = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
+        top = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
+        bottom = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
+        # edge functions, not negative inside; they are affine in the pixel: start at the row's left end, step in x
+        side = 1.0 if area > 0 else -1.0
+        step0, step1, step2 = side * (by - cy), side * (cy - ay), side * (ay - by)
+        ra, rb, rc = 1.0 / (za * abs(area)), 1.0 / (zb * abs(area)), 1.0 / (zc * abs(area))
         for i in range(top, bottom + 1):
-            py = i + np.float32(0.5)
-            px = left + np.float32(0.5)
-            w0 = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * inverse
-            w1 = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * inverse
+            px, py = left + 0.5, i + 0.5
+            w0 = side * ((bx - px) * (cy - py) - (by - py) * (cx - px))
+            w1 = side * ((cx - px) * (ay - py) - (cy - py) * (ax - px))
+            w2 = side * ((ax - px) * (by - py) - (ay - py) * (bx - px))
             for j in range(left, right + 1):
-                w2 = np.float32(1.0) - w0 - w1
                 if w0 >= 0 and w1 >= 0 and w2 >= 0:
-                    u0, u1, u2 = w0 / za, w1 / zb, w2 / zc
-                    d = np.float32(1.0) / (u0 + u1 + u2)
+                    u0, u1, u2 = w0 * ra, w1 * rb, w2 * rc
+                    d = 1.0 / (u0 + u1 + u2)
                     if d < depth[i, j]:
                         depth[i, j] = d
                         index[i, j] = t
@@ -72,6 +74,7 @@ def _rasterize(xy, z, triangles, cull, index, bary, depth):
                         bary[i, j, 2] = u2 * d
                 w0 += step0
                 w1 += step1
+                w2 += step2
 
 
 def rasterize(xy, z, triangles, height, width, cull_backfaces=True):

@@ -251,9 +251,11 @@ def robust_weights(residual, epsilon=ROBUST_EPSILON):
     return 1 / np.maximum(np.sqrt((residual * residual).sum(axis=1)), epsilon)
 
 
-def colour_energy(residual, weight):
-    """Equation 4 with sample weights: weighted mean of the colour distances."""
-    return float((weight * np.sqrt((residual.astype(np.float64) ** 2).sum(axis=1))).sum() / max(weight.sum(), 1e-9))
+def colour_energy(residual, weight, epsilon=ROBUST_EPSILON):
+    """Equation 4 with sample weights: weighted mean of the colour distances, quadratic below epsilon."""
+    distance = np.sqrt((residual.astype(np.float64) ** 2).sum(axis=1))
+    distance = np.where(distance < epsilon, distance ** 2 / (2 * epsilon) + epsilon / 2, distance)
+    return float((weight * distance).sum() / max(weight.sum(), 1e-9))
 
 
 def landmark_energy(residual, weight):

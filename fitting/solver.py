@@ -17,7 +17,7 @@ from fitting.energy import Landmarks, Samples
 from fitting.parameters import Layout, advance_frame, advance_shared
 
 
-def light_prior_matrix(level=(1e-3, 2e-3, 1e-2), chroma=(5e-3, 5e-2, 1e-1)):
+def light_prior_matrix(level=(1e-3, 2e-3, 1e-2), chroma=(5e-3, 0.5, 1.0)):
     """(27, 27) quadratic form that keeps light smooth and nearly colourless.
 
     One picture tells light from albedo only up to what both can explain. What second-order light would explain beyond
@@ -122,22 +122,40 @@ def draw_samples(model, vertices, shared, frame, view, limit, vertex_weight):
     return Samples(triangle, raster.barycentric[rows, columns], weight.astype(np.float32))
 
 
-def slide_jaw(model, vertices, shared, frame, view):
-    """Landmarks with their jaw points on the outline: on each path, the vertex that reaches furthest outwards."""
-    marks = view.landmarks
+def outline_vertices(model, vertices, rotation, translation, focal, principal_point):
+    """Vertices of the jaw landmarks: on each contour path, the one that reaches furthest outwards in the picture.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    vertices : (V, 3) float, model space, millimetres
+    rotation : (3,) axis-angle or (3, 3)
+    translation : (3,) millimetres
+    focal, principal_point : float, (2,), pixels
+
+    Returns
+    -------
+    (17,) int32
+    """
     paths = model.contour_paths
-    camera = to_camera(vertices[paths.ravel()], frame.rotation, frame.translation)
-    xy = project(camera, shared.focal, view.principal_point).reshape(*paths.shape, 2)
-    inner = to_camera(vertices[model.landmarks[27:]], frame.rotation, frame.translation)
-    centre = project(inner, shared.focal, view.principal_point).mean(axis=0)
+    camera = to_camera(vertices[paths.ravel()], rotation, translation)
+    xy = project(camera, focal, principal_point).reshape(*paths.shape, 2)
+    inner = to_camera(vertices[model.landmarks[27:]], rotation, translation)
+    centre = project(inner, focal, principal_point).mean(axis=0)
     middle = xy.mean(axis=1)
     tangent = np.gradient(middle, axis=0)
     outward = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
     outward *= np.sign(((middle - centre) * outward).sum(axis=1, keepdims=True))
     furthest = np.argmax((xy * outward[:, None]).sum(axis=2), axis=1)
-    chosen = marks.vertices.copy()
-    chosen[:17] = paths[np.arange(17), furthest]
-    return replace(marks, vertices=chosen)
+    return paths[np.arange(17), furthest]
+
+
+def slide_jaw(model, vertices, shared, frame, view):
+    """Landmarks with their jaw points on the outline (outline_vertices)."""
+    chosen = view.landmarks.vertices.copy()
+    chosen[:17] = outline_vertices(model, vertices, frame.rotation, frame.translation, shared.focal,
+                                   view.principal_point)
+    return replace(view.landmarks, vertices=chosen)
 
 
 class _Problem:

@@ -136,8 +136,15 @@ def test_photometric_central_differences():
 
 
 def test_robust_weights_are_the_irls_weights_of_the_norm():
-    """Weight times residual is the gradient of the norm."""
-    residual = np.array([[0.3, -0.1, 0.2], [0.0, 0.05, 0.0]])
+    """Weight times residual is the gradient of the norm, and of what replaces it near zero."""
+    residual = np.array([[0.3, -0.1, 0.2], [0.0, 0.05, 0.0], [0.002, 0.003, -0.001]])
+    weight = np.array([1.0, 2.0, 0.5])
     r = torch.tensor(residual, requires_grad=True)
-    r.norm(dim=1).sum().backward()
-    np.testing.assert_allclose(energy.robust_weights(residual)[:, None] * residual, r.grad.numpy(), rtol=1e-12)
+    r[:2].norm(dim=1).sum().backward()
+    np.testing.assert_allclose((energy.robust_weights(residual)[:, None] * residual)[:2], r.grad.numpy()[:2], rtol=1e-12)
+    gradient = weight[:, None] * energy.robust_weights(residual)[:, None] * residual / weight.sum()
+    for n, c in np.ndindex(3, 3):
+        step = np.zeros((3, 3))
+        step[n, c] = 1e-7
+        numeric = energy.colour_energy(residual + step, weight) - energy.colour_energy(residual - step, weight)
+        assert gradient[n, c] == pytest.approx(numeric / 2e-7, abs=1e-6)
