@@ -255,13 +255,13 @@ def build_parser():
                         help="how the target gets its expression: 'static' keeps the photo's texture, 'delta' adds the "
                              "source's change to it (default: %(default)s)")
     parser.add_argument("--face", default="largest", metavar="N",
-                        help="face of the video: 'largest' or a number, counted from the left in its first frame with a face")
+                        help="face of the video: 'largest' or a number, from the left in its first frame with one")
     parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
     parser.add_argument("--track", type=Path, metavar="TRACK.npz",
                         help="track of the video (fitting.track): read if the file exists, else written there")
     parser.add_argument("--seam", choices=COSTS, default="between",
-                        help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' each, "
-                             "eq. 9 (default: %(default)s)")
+                        help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' "
+                             "each, eq. 9 (default: %(default)s)")
     parser.add_argument("--crf", type=float, metavar="Q",
                         help="H.264 quality, 0 (lossless) to 51; default visually lossless")
     parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import av
 import cv2
@@ -85,7 +84,7 @@ class VideoWriter:
             self.discard()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(self, kind, *_) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from compositing.retarget import TEXTURE_SIZE, TargetFace, render
+from compositing.retarget import TEXTURE_SIZE, TargetFace, region_texture, render
 from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
@@ -24,6 +24,7 @@ from fitting.texture import albedo_texture
 IDENTITY_SPREAD, ALBEDO_SPREAD = 0.9, 0.8     # standard deviations; 1 is the model's own spread
 GRAIN = 0.012                                 # of the albedo
 PORTRAIT_SIZE = 640
+VISIBLE_HEIGHT = 235.0                        # mm from the picture's upper to its lower edge
 
 
 def virtual_face(model, seed, size=TEXTURE_SIZE):
@@ -37,6 +38,7 @@ def virtual_face(model, seed, size=TEXTURE_SIZE):
     atlas = build_atlas(model, size)
     texture = albedo_texture(model, albedo, atlas)
     grain = rng.normal(0, 1, (size, size)).astype(np.float32)
+    grain *= region_texture(model, "face", atlas)                # the scalp's texels are long and narrow
     grain = cv2.GaussianBlur(grain, (0, 0), 0.8) - cv2.GaussianBlur(grain, (0, 0), 2.5)
     texture = texture * (1 + GRAIN / grain.std() * grain[..., None])
     return TargetFace(identity.astype(np.float32), np.zeros(model.expression_count, np.float32),
@@ -49,8 +51,9 @@ def portrait(model, face, size=PORTRAIT_SIZE):
     focal = 2.0 * large
     light = ambient_light(0.78)
     light[1:4] = np.array([-0.10, -0.22, 0.06])[:, None]        # from above, the front and one side (y, z, x)
+    distance = focal * VISIBLE_HEIGHT / large
     drawn = render(model, face.identity, face.texture, face.expression, np.zeros(3),
-                   np.array([0.0, -8.0, focal * 250 / (0.8 * large)]), light, focal, (large / 2, large / 2),
+                   np.array([0.0, -12.0, distance]), light, focal, (large / 2, large / 2),
                    (large, large))
     left, top, right, bottom = drawn.window
     picture = np.full((large, large, 3), [0.55, 0.58, 0.60], np.float32)

@@ -65,7 +65,7 @@ def _rasterize(xy, z, triangles, cull, index, bary, depth):
             for j in range(left, right + 1):
                 if w0 >= 0 and w1 >= 0 and w2 >= 0:
                     u0, u1, u2 = w0 * ra, w1 * rb, w2 * rc
-                    d = 1.0 / (u0 + u1 + u2)
+                    d = np.float32(1.0 / (u0 + u1 + u2))
                     if d < depth[i, j]:
                         depth[i, j] = d
                         index[i, j] = t

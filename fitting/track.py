@@ -3,7 +3,8 @@
     python -m fitting.track clip.mp4 -o clip.npz
 
 Identity, albedo and focal length come from several key frames solved together and stay fixed; expression, pose and
-light follow per frame from a warm start. The clip is read three times and never held in memory.
+light follow per frame from a warm start; pose and light are then smoothed over the clip. The clip is read three times
+and never held in memory.
 """
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from fitting.detection import FaceDetector
 from fitting.fit import errors, fit_frames, initial_pose
 from fitting.follow import choose_key_frames, follow
 from fitting.parameters import Frame
+from fitting.smoothing import smooth_track
 from fitting.solver import Settings, solve
 from fitting.trackfile import Track, save_track
 from fitting.video_reader import VideoReader
@@ -142,7 +144,8 @@ def track_clip(model, path, detector, face="largest", key_frames=8, progress=Tru
         taken = "the largest" if face == "largest" else f"number {face} from the left"
         remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken}; choose "
                        "with --face N, counted from the left")
-    return _assemble(model, shared, fitted, following, status, photometric, landmark, info), remarks
+    track = _assemble(model, shared, fitted, following, status, photometric, landmark, info)
+    return smooth_track(track), remarks
 
 
 def judge(following, photometric, landmark):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def load_track(path, model=None):
         track = Track(**{x.name: values[x.name] for x in fields(Track)})
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a FIT.npz or TRACK.npz of dynatex") from error
     if model is not None and str(track.model_hash) != model.hash:
         raise InputError(f"{path}: was fitted with model {track.model_name} ({track.model_hash}), not with "

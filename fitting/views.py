@@ -46,11 +46,15 @@ def make_view(model, image, landmarks, eye_pixels, principal_point=None):
     high = np.ceil(np.minimum(landmarks.max(axis=0) + 0.5 * size, [width, height])).astype(int)
     high = np.maximum(high, np.minimum(low + 16, [width, height]))
     low = np.minimum(low, high - 16).clip(0)
-    crop = image[low[1]:high[1], low[0]:high[0]]
+    crop = image[low[1]:high[1], low[0]:high[0]].astype(np.float32) / 255
     if scale < 1:
-        target = np.maximum(np.round((high - low) * scale), 8).astype(int)
-        scale = target[0] / (high[0] - low[0])
-        crop = cv2.resize(crop, (int(target[0]), int(round((high[1] - low[1]) * scale))), interpolation=cv2.INTER_AREA)
-    crop = cv2.GaussianBlur(crop.astype(np.float32) / 255, (0, 0), 0.7)
+        # blur, then sample at exactly this scale: rounding the size instead would stretch the picture
+        size_out = np.maximum(np.round((high - low) * scale), 8).astype(int)
+        crop = cv2.GaussianBlur(crop, (0, 0), 0.5 / scale)
+        shift = 0.5 * scale - 0.5
+        matrix = np.array([[scale, 0, shift], [0, scale, shift]])
+        crop = cv2.warpAffine(crop, matrix, (int(size_out[0]), int(size_out[1])), flags=cv2.INTER_LINEAR,
+                              borderMode=cv2.BORDER_REPLICATE)
+    crop = cv2.GaussianBlur(crop, (0, 0), 0.5)
     marks = Landmarks(model.landmarks.astype(np.int64), landmarks, landmark_weights(), size)
     return View(crop, float(scale), low.astype(float), np.asarray(principal_point, float), marks)

@@ -1,8 +1,6 @@
 """Pictures of the embedded model with known parameters."""
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from facemodel.camera import project, rotation_matrix, to_camera

@@ -141,7 +141,8 @@ def test_robust_weights_are_the_irls_weights_of_the_norm():
     weight = np.array([1.0, 2.0, 0.5])
     r = torch.tensor(residual, requires_grad=True)
     r[:2].norm(dim=1).sum().backward()
-    np.testing.assert_allclose((energy.robust_weights(residual)[:, None] * residual)[:2], r.grad.numpy()[:2], rtol=1e-12)
+    weighted = energy.robust_weights(residual)[:, None] * residual
+    np.testing.assert_allclose(weighted[:2], r.grad.numpy()[:2], rtol=1e-12)
     gradient = weight[:, None] * energy.robust_weights(residual)[:, None] * residual / weight.sum()
     for n, c in np.ndindex(3, 3):
         step = np.zeros((3, 3))

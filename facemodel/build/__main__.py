@@ -23,10 +23,20 @@ DEFAULT_OUT = Path(__file__).parents[2] / "assets/commons_face/commons_face.npz"
 def chart_importance(region):
     """Texture area per surface area, per control vertex: most for mouth and eyes, little for the back of the head."""
     importance = 0.10 + 1.1 * region["face"] + 0.1 * region["ears"]
-    importance = np.maximum(importance, 1.8 * np.maximum(region["nose"], region["eyelids"]))
-    importance = np.maximum(importance, 2.8 * region["lips"])
-    importance = np.maximum(importance, 6.0 * region["mouth_interior"])
-    return np.maximum(importance, 15.0 * region["eyes"])
+    for name, least in (("nose", 1.8), ("eyelids", 2.7), ("lips", 2.8), ("mouth_interior", 6.5), ("eyes", 17.0)):
+        importance = np.maximum(importance, least * region[name])
+    return importance
+
+
+def symmetric_units(units, mirror):
+    """Makes each face unit the mirror image of its partner (Left and Right exchanged): name -> (V, 3)."""
+    swap = {"Left": "Right", "Right": "Left"}
+    out = {}
+    for name, d in units.items():
+        side = next((s for s in swap if name.endswith(s)), None)
+        partner = units[name.removesuffix(side) + swap[side]] if side else d
+        out[name] = (d + partner[mirror] * [-1, 1, 1]) / 2
+    return out
 
 
 def build(draws, components, seed, log=print):
@@ -39,7 +49,7 @@ def build(draws, components, seed, log=print):
         f"surface {matrix.shape[0]} vertices, {2 * len(fine_quads)} triangles")
 
     units = {n: surface.displace(mesh, base.target(p)) for n, p in base.face_units().items()}
-    units = {n: d for n, d in units.items() if np.abs(d).max() > 0.3}
+    units = symmetric_units({n: d for n, d in units.items() if np.abs(d).max() > 0.3}, mesh.mirror)
     region = regions.build_regions(base, mesh, neutral)
     weight = 0.02 + np.clip(region["face"] + 0.5 * region["forehead"], 0, 1)
 
@@ -52,6 +62,7 @@ def build(draws, components, seed, log=print):
 
     open_face = neutral + 0.8 * units["jawOpen"] + 0.3 * (units["eyeWideLeft"] + units["eyeWideRight"])
     uv = chart.embed(open_face, mesh.quads, chart_importance(region))
+    uv = (uv + np.stack([1 - uv[mesh.mirror, 0], uv[mesh.mirror, 1]], axis=1)) / 2
     for name, grid in (("mouth interior", mesh.mouth), ("left eye", mesh.left_eye), ("right eye", mesh.right_eye)):
         width, height = chart.texels(uv, grid)
         log(f"chart at 256 x 256: {name} {width:.0f} x {height:.0f} texels")

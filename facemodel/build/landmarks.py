@@ -29,14 +29,15 @@ JAW = np.arange(17)
 
 def landmark_vertices(surface):
     """Nearest vertices to the landmarks: surface (V, 3) in mm, base space, jaw half open -> (68,) int."""
-    points = np.zeros((68, 3))
-    for k, p in POINTS.items():
-        points[k] = p
-        points[MIRROR[k]] = (-p[0], p[1], p[2])
-    return cKDTree(surface).query(points)[1].astype(np.int32)
+    tree, out = cKDTree(surface), np.zeros(68, np.int32)
+    for k, point in POINTS.items():
+        out[k] = tree.query(point)[1]
+        if MIRROR[k] != k:
+            out[MIRROR[k]] = tree.query(surface[out[k]] * [-1, 1, 1])[1]
+    return out
 
 
-def contour_paths(surface, landmarks, allowed, count=13, sweep_deg=36.0):
+def contour_paths(surface, landmarks, allowed, count=13, sweep_deg=36.0, beyond=4.0, behind=20.0):
     """Vertices over which each jaw landmark may slide.
 
     For every jaw landmark the outline is followed while the head turns about the axis that moves the surface under
@@ -46,7 +47,8 @@ def contour_paths(surface, landmarks, allowed, count=13, sweep_deg=36.0):
     ----------
     surface : (V, 3) float, neutral mean, x to the subject's left, y up, z forward
     landmarks : (68,) int
-    allowed : (V,) bool, skin of cheeks, jaw and chin, without ears and neck
+    allowed : (V,) bool, skin of the head, without ears
+    beyond, behind : float, mm outwards of the landmark and behind it where the neck begins, which is left out
 
     Returns
     -------
@@ -61,8 +63,10 @@ def contour_paths(surface, landmarks, allowed, count=13, sweep_deg=36.0):
     angles = np.radians(np.linspace(-sweep_deg, sweep_deg, count))
     paths = np.zeros((17, count), np.int32)
     for k in range(17):
-        offset = (surface[:, :2] - jaw[k, :2])
-        band = allowed & (np.abs(offset @ tangent[k]) < 1.6) & (offset @ outward[k] > -45)
+        offset = surface[:, :2] - jaw[k, :2]
+        reach = offset @ outward[k]
+        band = allowed & (np.abs(offset @ tangent[k]) < 1.6) & (reach > -45) & (reach < beyond)
+        band &= surface[:, 2] > jaw[k, 2] - behind
         candidates = np.flatnonzero(band)
         reach = surface[candidates, :2] @ outward[k]
         for n, a in enumerate(angles):
