@@ -26,7 +26,7 @@ from fitting.smoothing import smooth_track
 from fitting.solver import Settings, solve
 from fitting.trackfile import Track, save_track
 from fitting.video_reader import VideoReader
-from fitting.views import LEVELS, make_view
+from fitting.views import CLIP_LEVELS, make_view
 
 PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
 KEY_SETTINGS = Settings(samples=4000)
@@ -84,14 +84,14 @@ class FrameTracker:
         """Fits the next frame: (Frame, photometric error, landmark error)."""
         model, shared = self._model, self._shared
         cold = self._last is None
-        coarse = make_view(model, image, landmarks, LEVELS[1])
+        coarse = make_view(model, image, landmarks, CLIP_LEVELS[0])
         frame = self.start(landmarks, coarse.principal_point) if cold else self._last
         light_mean = [frame.light]
         by_landmarks = Settings(w_colour=0.0)
         s = solve(model, shared, [frame], [coarse], ("expression", "rotation", "translation"), 4 if cold else 1,
                   by_landmarks, light_mean)
         s = solve(model, shared, s.frames, [coarse], PER_FRAME_BLOCKS, 6 if cold else 2, FRAME_SETTINGS, light_mean)
-        fine = make_view(model, image, landmarks, LEVELS[2])
+        fine = make_view(model, image, landmarks, CLIP_LEVELS[1])
         s = solve(model, shared, s.frames, [fine], PER_FRAME_BLOCKS, 2, FRAME_SETTINGS, light_mean)
         frame = s.frames[0]
         photometric_error, landmark_error = errors(model, image, landmarks, shared, frame)

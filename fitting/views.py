@@ -8,7 +8,9 @@ from fitting.detection import eye_distance
 from fitting.energy import Landmarks
 from fitting.solver import View
 
-LEVELS = (32.0, 64.0, 110.0)      # distance of the outer eye corners in pixels, coarse to fine
+# distance of the outer eye corners in pixels, coarse to fine
+LEVELS = (40.0, 90.0, 180.0)      # a photo and the key frames of a clip
+CLIP_LEVELS = (64.0, 120.0)       # frames of a clip, from a warm start
 
 
 def landmark_weights():
@@ -55,6 +57,5 @@ def make_view(model, image, landmarks, eye_pixels, principal_point=None):
         matrix = np.array([[scale, 0, shift], [0, scale, shift]])
         crop = cv2.warpAffine(crop, matrix, (int(size_out[0]), int(size_out[1])), flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE)
-    crop = cv2.GaussianBlur(crop, (0, 0), 0.5)
     marks = Landmarks(model.landmarks.astype(np.int64), landmarks, landmark_weights(), size)
     return View(crop, float(scale), low.astype(float), np.asarray(principal_point, float), marks)
