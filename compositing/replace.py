@@ -22,10 +22,10 @@ from tqdm import tqdm
 import assets
 from compositing import seam
 from compositing.graph_cut import COSTS, SeamLabeller
-from compositing.report import StageTimer, build_report, file_hash, synthetic_marks, write_report
+from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import TEXTURE_SIZE, region_texture, render, retarget_expression, target_from_photo
-from compositing.video_writer import VideoWriter
-from compositing.virtual import virtual_face
+from compositing.video_writer import SUFFIXES, VideoWriter
+from compositing.virtual import check_seed, virtual_face
 from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
@@ -35,8 +35,8 @@ from fitting.fit import fit_image
 from fitting.images import read_image
 from fitting.texture import extract, pose
 from fitting.track import read_pictures, track_clip
-from fitting.trackfile import load_track, save_track
-from fitting.video_reader import VideoReader
+from fitting.trackfile import file_hash, load_track, save_track
+from fitting.video_reader import VideoReader, probe
 from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
@@ -185,21 +185,24 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     """
     timer, remarks = StageTimer(), []
     out = Path(out)
+    info, source_hash, known = probe(source), file_hash(source), None
+    if track_path is not None and Path(track_path).is_file():
+        known = load_track(track_path, model)
+        _check_track(known, track_path, source, source_hash, face, info)
     with timer("target"):
         if virtual is not None:
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
         else:
             image = read_image(target)
-            fit, count = fit_image(model, image, detector, target_face, target)
+            fit, count = fit_image(model, image, detector, target_face, target, "--target-face")
             if count > 1:
                 taken = "the largest" if target_face == "largest" else f"number {target_face} from the left"
-                remarks.append(f"{target}: {count} faces, took {taken}; choose with --target-face N")
+                remarks.append(f"{target}: {count} faces, took {taken}; choose with --target-face N, counted "
+                               "from the left")
             person, target_hash = target_from_photo(model, image, fit), file_hash(target)
-    source_hash = file_hash(source)
     with timer("track"):
-        if track_path is not None and Path(track_path).is_file():
-            track = load_track(track_path, model)
-        else:
+        track = known
+        if track is None:
             track, more = track_clip(model, source, detector, face, progress=progress)
             remarks += more
             if track_path is not None:
@@ -212,8 +215,6 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
     with VideoReader(source) as reader:
-        if tuple(track.image_size) != (reader.info.height, reader.info.width):
-            raise InputError(f"{track_path}: is the track of a clip of another size than {source}")
         with VideoWriter(out, reader, metadata=synthetic_marks(source_hash, target_hash), **options) as writer:
             def write(finished):
                 for frame, picture, alpha in finished:
@@ -227,15 +228,28 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written
+        if reader.damage and reader.damage not in remarks:
+            remarks.append(reader.damage)
         if writer.audio_damage:
             remarks.append(writer.audio_damage)
     inputs = {"source": str(source), "source_sha256": source_hash,
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
     settings = {"texture": texture, "face": face, "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": TEXTURE_SIZE}
+                "seam_smoothness": smoothness, "texture_size": TEXTURE_SIZE, "crf": crf}
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
     return report
+
+
+def _check_track(track, path, source, source_hash, face, info):
+    """Raises InputError when a track was made of something else than `source`, or of another of its faces."""
+    remedy = "give another name with --track, or delete it to track again"
+    if tuple(track.image_size) != (info.height, info.width):
+        raise InputError(f"{path}: is the track of a clip of another size than {source}; {remedy}")
+    if str(track.source_sha256) != source_hash:
+        raise InputError(f"{path}: is the track of another clip than {source}; {remedy}")
+    if str(track.face) != face:
+        raise InputError(f"{path}: was made with --face {track.face}, not {face}; {remedy}")
 
 
 def report_path(out):
@@ -287,9 +301,16 @@ def main(argv=None):
         raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
     name = f"virtual{args.virtual}" if target is None else target.stem
     out = out or Path(f"{source.stem}_{name}.mp4")
+    if args.virtual is not None:
+        check_seed(args.virtual, "--virtual")
     commands.check_writable(out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"{out}: is the source itself; choose another name with -o")
+    commands.check_writable(report_path(out))
     if args.track is not None:
-        commands.check_writable(args.track)
+        commands.check_writable(args.track, "--track")
     report = replace_face(source, target, out, model=load_model(args.model), detector=FaceDetector(),
                           texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
                           track_path=args.track, cost=args.seam, crf=args.crf)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from facemodel.errors import InputError
+
 VERSION = "0.1.0"
 
 
@@ -29,15 +31,6 @@ class StageTimer:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def file_hash(path):
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def peak_memory_mb():
@@ -97,5 +90,10 @@ def write_report(report, path):
     """Writes JSON beside its place, then renames."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(report, indent=1))
-    os.replace(beside, path)
+    try:
+        beside.write_text(json.dumps(report, indent=1))
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror})") from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from fitting.texture import albedo_texture
 IDENTITY_SPREAD, ALBEDO_SPREAD = 0.9, 0.8     # standard deviations; 1 is the model's own spread
 GRAIN = 0.012                                 # of the albedo
 PORTRAIT_SIZE = 640
-VISIBLE_HEIGHT = 235.0                        # mm from the picture's upper to its lower edge
+VISIBLE_HEIGHT = 265.0                        # mm from the picture's upper to its lower edge
 
 
 def virtual_face(model, seed, size=TEXTURE_SIZE):
@@ -53,12 +53,18 @@ def portrait(model, face, size=PORTRAIT_SIZE):
     light[1:4] = np.array([-0.10, -0.22, 0.06])[:, None]        # from above, the front and one side (y, z, x)
     distance = focal * VISIBLE_HEIGHT / large
     drawn = render(model, face.identity, face.texture, face.expression, np.zeros(3),
-                   np.array([0.0, -12.0, distance]), light, focal, (large / 2, large / 2),
+                   np.array([0.0, -4.0, distance]), light, focal, (large / 2, large / 2),
                    (large, large))
     left, top, right, bottom = drawn.window
     picture = np.full((large, large, 3), [0.55, 0.58, 0.60], np.float32)
     picture[top:bottom, left:right][drawn.mask] = drawn.rgb[drawn.mask]
     return np.round(255 * cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)).astype(np.uint8)
+
+
+def check_seed(seed, option):
+    """Raises InputError for a seed that NumPy does not take."""
+    if seed < 0:
+        raise InputError(f"{option} {seed}: give 0 or more")
 
 
 def main(argv=None):
@@ -69,8 +75,7 @@ def main(argv=None):
     commands.add_common(parser)
     args = parser.parse_args(argv)
     commands.check_device(args.device)
-    if args.seed < 0:
-        raise InputError(f"SEED {args.seed}: give 0 or more")
+    check_seed(args.seed, "SEED")
     out = args.out or Path(f"nobody_{args.seed}.png")
     commands.check_writable(out)
     model = load_model(args.model)

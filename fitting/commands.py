@@ -25,16 +25,20 @@ def check_device(device):
         raise InputError("--device cuda: this version computes on the CPU only; leave --device out")
 
 
-def check_writable(path):
-    """Raises InputError, before any work, when a file can't be made at `path`."""
+def check_writable(path, option="-o"):
+    """Raises InputError, before any work, when a file can't be made at `path`; `option` is what the user gave it by."""
     path = Path(path)
     folder = path.parent
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file name with -o")
+        raise InputError(f"{path}: is a folder; give a file name with {option}")
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; make it or choose another place with -o")
+        raise InputError(f"{folder}: no such folder; make it or choose another place with {option}")
     if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: can't be written; choose another place with -o")
+        raise InputError(f"{folder}: can't be written; choose another place with {option}")
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
 
 
 def run(main, argv=None):
@@ -48,7 +52,7 @@ def run(main, argv=None):
     except InputError as error:
         if verbose:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -56,6 +60,7 @@ def run(main, argv=None):
     except (Exception, MemoryError) as error:
         if verbose:
             raise
-        print(f"error: {type(error).__name__}: {error} (run again with --verbose for the details)", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {_one_line(error)} (run again with --verbose for the details)",
+              file=sys.stderr)
         sys.exit(1)
     sys.exit(status or 0)

@@ -20,9 +20,10 @@ from facemodel.light import ambient_light
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector, eye_distance
+from fitting.energy import photometric
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
-from fitting.solver import DEFAULT, solve
+from fitting.solver import DEFAULT, draw_samples, sample_weights, slide_jaw, solve
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
@@ -85,17 +86,14 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     return shared, frames
 
 
-def errors(model, image, landmarks, shared, frame):
-    """Photometric RMS over the visible face and mean landmark distance over the eye distance, of one frame."""
-    from fitting.energy import photometric
-    from fitting.solver import draw_samples, sample_weights, slide_jaw
-    view = make_view(model, image, landmarks, LEVELS[-1])
+def errors(model, view, landmarks, shared, frame):
+    """Photometric RMS over the visible face and mean landmark distance over the eye distance, in one view."""
     vertices = model.shape(shared.identity, frame.expression)
     marks = slide_jaw(model, vertices, shared, frame, view)
     camera = to_camera(vertices[marks.vertices], frame.rotation, frame.translation)
     xy = project(camera, shared.focal, view.principal_point)
     landmark_error = np.linalg.norm(xy - landmarks, axis=1).mean() / eye_distance(landmarks)
-    samples = draw_samples(model, vertices, shared, frame, view, 8000, sample_weights(model))
+    samples = draw_samples(model, vertices, shared, frame, view, DEFAULT.samples, sample_weights(model))
     if samples is None:
         return np.nan, float(landmark_error)
     focal, centre = view.camera(shared.focal)
@@ -105,8 +103,10 @@ def errors(model, image, landmarks, shared, frame):
     return float(np.sqrt((weight * (residual ** 2).mean(axis=1)).sum())), float(landmark_error)
 
 
-def choose_face(faces, choice, path):
+def choose_face(faces, choice, path, option="--face"):
     """The face that `choice` names: 'largest' or a number counted from 1, left to right.
+
+    option : the name under which the user gave the choice, for the message
 
     Raises
     ------
@@ -117,19 +117,20 @@ def choose_face(faces, choice, path):
     if choice == "largest":
         return faces[0]
     ordered = sorted(faces, key=lambda f: f.centre[0])
-    if not choice.isdigit() or not 1 <= int(choice) <= len(faces):
-        raise InputError(f"{path}: --face {choice}: there are {len(faces)} faces; give 1 to {len(faces)}, counted from "
-                         "the left, or 'largest'")
+    if not choice.isdecimal() or not 1 <= int(choice) <= len(faces):
+        there = "is 1 face; give 1" if len(faces) == 1 else f"are {len(faces)} faces; give 1 to {len(faces)}"
+        raise InputError(f"{path}: {option} {choice}: there {there}, counted from the left, or 'largest'")
     return ordered[int(choice) - 1]
 
 
-def fit_image(model, image, detector, face="largest", path="image"):
+def fit_image(model, image, detector, face="largest", path="image", option="--face"):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
     faces = detector.detect(image)
-    chosen = choose_face(faces, face, path)
+    chosen = choose_face(faces, face, path, option)
     landmarks = detector.landmarks(image, chosen.box)
     shared, (frame,) = fit_frames(model, [image], [landmarks])
-    photometric_error, landmark_error = errors(model, image, landmarks, shared, frame)
+    view = make_view(model, image, landmarks, LEVELS[-1])
+    photometric_error, landmark_error = errors(model, view, landmarks, shared, frame)
     height, width = image.shape[:2]
     f32 = lambda x: np.asarray(x, np.float32)
     track = Track(
@@ -158,7 +159,8 @@ def main(argv=None):
     track, count = fit_image(model, image, FaceDetector(), args.face, args.image)
     save_track(track, out)
     if count > 1:
-        print(f"{args.image}: {count} faces found, took {'the largest' if args.face == 'largest' else args.face}; "
+        print(f"{args.image}: {count} faces found, took "
+              f"{'the largest' if args.face == 'largest' else f'number {args.face} from the left'}; "
               "choose with --face N, counted from the left")
     print(f"wrote {out}: photometric RMS {track.photometric_error[0]:.3f}, landmarks "
           f"{100 * track.landmark_error[0]:.1f} % of the eye distance")

@@ -168,12 +168,13 @@ class _Problem:
         self.vertex_weight = sample_weights(model)
         self.samples = [None] * len(views)
         self._albedo = None
+        self._shapes = [(None, None, None)] * len(views)
         self.landmarks = [v.landmarks for v in views]
 
     def look(self, shared, frames):
         """Renews visibility and outlines."""
         for i, (frame, view) in enumerate(zip(frames, self.views)):
-            vertices = self.model.shape(shared.identity, frame.expression)
+            vertices = self._shape_of(i, shared, frame)
             self.landmarks[i] = slide_jaw(self.model, vertices, shared, frame, view)
             if self.settings.w_colour:
                 self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples,
@@ -185,7 +186,7 @@ class _Problem:
         total += s.focal_prior * np.log(shared.focal / self.focal_mean) ** 2
         albedo = self._albedo_of(shared)
         for i, frame in enumerate(frames):
-            vertices = self.model.shape(shared.identity, frame.expression)
+            vertices = self._shape_of(i, shared, frame)
             marks = self.landmarks[i]
             r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
             total += s.w_landmark * energy.landmark_energy(r, marks.weight)
@@ -196,6 +197,14 @@ class _Problem:
                 r, _ = self._photometric(vertices, albedo, i, shared, frame, None)
                 total += s.w_colour * energy.colour_energy(r, self.samples[i].weight)
         return float(total)
+
+    def _shape_of(self, i, shared, frame):
+        """Vertices of frame i; those of the last state asked for are kept."""
+        identity, expression, vertices = self._shapes[i]
+        if identity is not shared.identity or expression is not frame.expression:
+            vertices = self.model.shape(shared.identity, frame.expression)
+            self._shapes[i] = (shared.identity, frame.expression, vertices)
+        return vertices
 
     def _albedo_of(self, shared):
         if not self.settings.w_colour:
@@ -215,7 +224,7 @@ class _Problem:
         albedo = self._albedo_of(shared)
         out = []
         for i, frame in enumerate(frames):
-            vertices = self.model.shape(shared.identity, frame.expression)
+            vertices = self._shape_of(i, shared, frame)
             marks = self.landmarks[i]
             r, j = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point,
                                         layout)

@@ -9,6 +9,7 @@ and never held in memory.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,13 @@ from fitting.follow import choose_key_frames, follow
 from fitting.parameters import Frame
 from fitting.smoothing import smooth_track
 from fitting.solver import Settings, solve
-from fitting.trackfile import Track, save_track
+from fitting.trackfile import Track, file_hash, save_track
 from fitting.video_reader import VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
 PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
 KEY_SETTINGS = Settings(samples=4000)
-FRAME_SETTINGS = Settings(samples=5000, light_prior=10.0)
+FRAME_SETTINGS = Settings(samples=3500, light_prior=10.0)
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12        # beyond them, or twice the clip's median, a frame is not trusted
 
 
@@ -94,7 +95,7 @@ class FrameTracker:
         fine = make_view(model, image, landmarks, CLIP_LEVELS[1])
         s = solve(model, shared, s.frames, [fine], PER_FRAME_BLOCKS, 2, FRAME_SETTINGS, light_mean)
         frame = s.frames[0]
-        photometric_error, landmark_error = errors(model, image, landmarks, shared, frame)
+        photometric_error, landmark_error = errors(model, fine, landmarks, shared, frame)
         self._last = None if landmark_error > 2 * MAX_LANDMARK else frame
         return frame, photometric_error, landmark_error
 
@@ -145,6 +146,7 @@ def track_clip(model, path, detector, face="largest", key_frames=8, progress=Tru
         remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken}; choose "
                        "with --face N, counted from the left")
     track = _assemble(model, shared, fitted, following, status, photometric, landmark, info)
+    track = replace(track, source_sha256=file_hash(path), face=str(face))
     return smooth_track(track), remarks
 
 

@@ -1,10 +1,11 @@
 """FIT.npz and TRACK.npz: what the fit found, one file for a photo (one frame) or a clip."""
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ class Track:
     light : (F, 9, 3)
     landmarks : (F, 68, 2) detected, pixels, nan where none
     photometric_error : (F,) RMS over the visible face; landmark_error : (F,) mean distance over the eye distance
+    source_sha256 : str, of the clip's bytes, "" for a photo; face : str, the choice among its faces
     """
 
     model_name: str
@@ -50,10 +52,21 @@ class Track:
     landmarks: np.ndarray
     photometric_error: np.ndarray
     landmark_error: np.ndarray
+    source_sha256: str = ""
+    face: str = "largest"
     format_version: int = FORMAT_VERSION
 
     def __len__(self):
         return len(self.frame_index)
+
+
+def file_hash(path):
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def save_track(track, path):
@@ -69,6 +82,9 @@ def save_track(track, path):
         with open(beside, "wb") as f:
             np.savez_compressed(f, **{x.name: getattr(track, x.name) for x in fields(track)})
         os.replace(beside, path)
+    except KeyboardInterrupt:
+        beside.unlink(missing_ok=True)
+        raise
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o") from error
@@ -90,7 +106,7 @@ def load_track(path, model=None):
         version = int(values["format_version"])
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; fit again")
-        track = Track(**{x.name: values[x.name] for x in fields(Track)})
+        track = Track(**{x.name: values[x.name] for x in fields(Track) if x.name in values or x.default is MISSING})
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -8,7 +8,7 @@ from facemodel.morphable import load_model
 from fitting.fit import choose_face, errors, fit_frames
 from fitting.parameters import Frame, Layout, Shared, advance_frame, advance_shared
 from fitting.solver import Settings, slide_jaw, solve
-from fitting.views import make_view
+from fitting.views import LEVELS, make_view
 from tests.synthetic import SIZE, draw, known_face, true_landmarks
 
 
@@ -33,7 +33,7 @@ def test_round_trip(model, seed):
     picture, landmarks = draw(model, shared, frame), true_landmarks(model, shared, frame)
     noisy = landmarks + np.random.default_rng(seed).normal(0, 0.25, landmarks.shape)
     got_shared, (got,) = fit_frames(model, [picture], [noisy])
-    photometric, _ = errors(model, picture, noisy, got_shared, got)
+    photometric, _ = errors(model, make_view(model, picture, noisy, LEVELS[-1]), noisy, got_shared, got)
     inner = model.landmarks[17:]
     distance = np.linalg.norm(projected(model, got_shared, got, inner) - projected(model, shared, frame, inner), axis=1)
     print(f"rotation {degrees_between(got.rotation, frame.rotation):.2f} deg, landmarks {distance.mean():.2f} px, "
