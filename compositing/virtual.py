@@ -78,6 +78,8 @@ def main(argv=None):
     check_seed(args.seed, "SEED")
     out = args.out or Path(f"nobody_{args.seed}.png")
     commands.check_writable(out)
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: the portrait is a PNG; name the output {out.stem}.png")
     model = load_model(args.model)
     ok, data = cv2.imencode(".png", portrait(model, virtual_face(model, args.seed))[..., ::-1])
     beside = out.with_name(f".{out.name}.part")

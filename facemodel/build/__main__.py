@@ -50,6 +50,9 @@ def build(draws, components, seed, log=print):
 
     units = {n: surface.displace(mesh, base.target(p)) for n, p in base.face_units().items()}
     units = symmetric_units({n: d for n, d in units.items() if np.abs(d).max() > 0.3}, mesh.mirror)
+    # ARKit's mouthClose undoes what jawOpen does to the lips; alone it would pull them through the nose. Here it brings
+    # its jawOpen along, so that every unit is a face by itself: a lowered chin behind closed lips.
+    units["mouthClose"] = units["mouthClose"] + units["jawOpen"]
     region = regions.build_regions(base, mesh, neutral)
     weight = 0.02 + np.clip(region["face"] + 0.5 * region["forehead"], 0, 1)
 
