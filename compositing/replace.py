@@ -23,7 +23,14 @@ import assets
 from compositing import seam
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
-from compositing.retarget import TEXTURE_SIZE, region_texture, render, retarget_expression, target_from_photo
+from compositing.retarget import (
+    reduced,
+    region_texture,
+    render,
+    retarget_expression,
+    target_from_photo,
+    texture_size_for,
+)
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
 from facemodel.atlas import build_atlas
@@ -73,7 +80,7 @@ class Compositor:
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
         self._skin = ~self._inner & (model.regions["face"][:len(self._inner)] > 0.9)
-        self._atlas = build_atlas(model, SOURCE_TEXTURE_SIZE) if self._needs_source else None
+        self._atlas = build_atlas(model, source_neutral[0].shape[0]) if self._needs_source else None
         self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes")]
                        if self._needs_source else None)
         self._expression = retarget_expression(model, track, target)
@@ -210,7 +217,9 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     if not (track.status == "ok").any():
         raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
                          "written")
-    neutral = neutral_source_texture(model, track, source) if texture != "static" else None
+    person = reduced(person, texture_size_for(model, track))
+    source_size = min(SOURCE_TEXTURE_SIZE, person.texture.shape[0])
+    neutral = neutral_source_texture(model, track, source, source_size) if texture != "static" else None
     compositor = Compositor(model, track, person, texture, neutral, cost, smoothness, timer)
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
@@ -235,7 +244,7 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     inputs = {"source": str(source), "source_sha256": source_hash,
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
     settings = {"texture": texture, "face": face, "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": TEXTURE_SIZE, "crf": crf}
+                "seam_smoothness": smoothness, "texture_size": person.texture.shape[0], "crf": crf}
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
     return report
@@ -284,7 +293,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
     commands.check_device(args.device)
     source, target, out = args.source, args.target, args.out
     if args.demo:

@@ -1,14 +1,15 @@
 """The target's face, moving as the source's: target identity and texture, source expression, pose and light."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from facemodel.atlas import build_atlas, texture_to_image, to_texture
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
-from fitting.texture import Posed, albedo_texture, extract, face_window, fill, pose
+from fitting.texture import Posed, albedo_texture, even_out, extract, face_window, fill, pose, skin_weight
 
 TEXTURE_SIZE = 1024
 
@@ -69,6 +70,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE):
     fallback = albedo_texture(model, track.albedo, atlas)
     face = np.clip((region_texture(model, "face", atlas) - 0.3) * 2, 0, 1)
     validity = validity * face
+    texture = even_out(texture, validity * skin_weight(model, atlas), model, atlas, albedo_texture(model, None, atlas))
     complete = fill(texture, validity, model, atlas, fallback).clip(0, 1.3)
     return TargetFace(track.identity, track.expression[0], complete, validity)
 
@@ -105,6 +107,34 @@ def retarget_expression(model, track, target):
             own = float(np.clip(target.expression[k], 0, 0.9))
             out[:, k] = np.interp(track.expression[:, k], [0, rest, high], [0, own, high])
     return out
+
+
+def texture_size_for(model, track, largest=TEXTURE_SIZE, smallest=256):
+    """Texels per side that a clip shows: the power of two with about a texel per pixel of the nearest trusted face.
+
+    A texture with many texels to the pixel would glitter when it is drawn without being reduced first.
+    """
+    usable = track.status == "ok"
+    pixels_per_mm = float(track.focal / track.translation[usable, 2].min())
+    skin = (model.regions["face"] > 0.9) & (model.regions["mouth_interior"] < 0.1)
+    chosen = model.triangles[skin[model.triangles].all(axis=1)]
+    surface, chart = model.mean[chosen], model.uv[chosen]
+    area = np.linalg.norm(np.cross(surface[:, 1] - surface[:, 0], surface[:, 2] - surface[:, 0]), axis=1).sum()
+    e, f = chart[:, 1] - chart[:, 0], chart[:, 2] - chart[:, 0]
+    share = np.abs(e[:, 0] * f[:, 1] - e[:, 1] * f[:, 0]).sum()
+    wanted = pixels_per_mm * np.sqrt(area / share)
+    size = smallest
+    while size < largest and size < 0.9 * wanted:
+        size *= 2
+    return size
+
+
+def reduced(target, size):
+    """A TargetFace with its texture at `size` texels per side, or as it is when that is not smaller."""
+    if size >= target.texture.shape[0]:
+        return target
+    shrink = lambda a: cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA)
+    return replace(target, texture=shrink(target.texture), validity=shrink(target.validity))
 
 
 def render(model, identity, texture, expression, rotation, translation, light, focal, principal_point, frame_size):

@@ -30,7 +30,7 @@ from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
 from fitting.images import read_image
-from fitting.texture import albedo_texture, extract, fill, pose
+from fitting.texture import albedo_texture, even_out, extract, fill, pose, skin_weight
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 TEXTURE_SIZE = 256
@@ -86,6 +86,7 @@ def lift(path, count):
     strange = np.abs(texture - model_texture).max(axis=2) > 0.35
     face = _texel_region(model, atlas)
     validity = validity * ~strange * face
+    texture = even_out(texture, validity * skin_weight(model, atlas), model, atlas)
     filled = fill(texture, validity, model, atlas, model_texture)
     where = np.clip(uv_to_pixels(model.uv[:count], atlas.size), 0, atlas.size - 1).astype(int)
     return path, filled[where[:, 1], where[:, 0]]

@@ -8,7 +8,7 @@ import numpy as np
 
 from facemodel.atlas import image_to_texture, to_texture
 from facemodel.camera import project, to_camera
-from facemodel.light import shade, vertex_normals
+from facemodel.light import sh_basis, shade, vertex_normals
 from facemodel.rasterizer import rasterize
 
 
@@ -126,6 +126,51 @@ def _smooth_difference(difference, known, levels=6):
         out = coarse * (1 - share) + share * v / np.maximum(w, 1e-6)[..., None]
         out = cv2.GaussianBlur(out, (0, 0), 1.0)
     return out
+
+
+def even_out(texture, weight, model, atlas, reference=None):
+    """Takes out of a texture what still looks like light: smooth brightness that follows the surface's direction.
+
+    Light and albedo explain brightness together, and the fit shares it out only by its priors. What second-order
+    harmonics of the mean face's normals explain of the log luminance, relative to a reference, is given to the light:
+    the texture is divided by it. Its mean brightness and its colours stay.
+
+    Parameters
+    ----------
+    texture : (S, S, 3) float32
+    weight : (S, S) float32, where skin was seen
+    reference : (S, S, 3) float32, what an evenly lit face looks like; default the same everywhere
+
+    Returns
+    -------
+    (S, S, 3) float32
+    """
+    step = max(1, atlas.size // 128)
+    normals = vertex_normals(model.mean, model.triangles, model.corners)
+    basis = sh_basis(to_texture(normals, model.triangles, atlas))
+    luminance = lambda t: np.log(np.maximum(t.mean(axis=2), 0.02))
+    ratio = luminance(texture) - (luminance(reference) if reference is not None else 0)
+    chosen = np.s_[::step, ::step]
+    a, b, w = basis[chosen].reshape(-1, 9), ratio[chosen].ravel(), (weight * atlas.mask)[chosen].ravel()
+    a, b, w = a[w > 0.05], b[w > 0.05], w[w > 0.05]
+    if len(b) < 100:
+        return texture
+    ridge = 0.01 * w.sum() * np.diag([1e-6] + [1.0] * 8)
+    robust = w
+    for _ in range(5):
+        x = np.linalg.solve((a * robust[:, None]).T @ a + ridge, (a * robust[:, None]).T @ b)
+        robust = w / np.maximum(np.abs(b - a @ x), 0.05)
+    smooth = basis @ x
+    middle = np.average(smooth[chosen].ravel(), weights=(weight * atlas.mask)[chosen].ravel())
+    return (texture * np.exp(np.clip(middle - smooth, -0.5, 0.5))[..., None]).astype(np.float32)
+
+
+def skin_weight(model, atlas):
+    """(S, S) float32, skin of the face without brows, eyes, lips and mouth."""
+    r = model.regions
+    skin = r["face"] * (1 - r["eyebrows"]) * (1 - r["eyes"]) * (1 - r["lips"]) * (1 - r["mouth_interior"])
+    weight = to_texture((skin * (1 - 0.5 * r["eyelids"]))[:, None], model.triangles, atlas)[..., 0]
+    return np.clip(weight, 0, 1)
 
 
 def albedo_texture(model, coefficients, atlas):

@@ -1,0 +1,151 @@
+"""Following one face through a clip, the choice of key frames, and what becomes of frames that can't be trusted."""
+import numpy as np
+import pytest
+
+from facemodel.errors import InputError
+from fitting.detection import FaceDetector, eye_distance
+from fitting.follow import FULL_SEARCH_EVERY, PATIENCE, Following, choose_key_frames, follow
+from fitting.track import MAX_LANDMARK, MAX_PHOTOMETRIC, judge
+from tests import clips
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return FaceDetector()
+
+
+@pytest.fixture(scope="module")
+def two_faces():
+    return [clips.side_by_side(p, p[:, ::-1][:, 40:]) for p in clips.demo_frames(8)]
+
+
+def seen(following):
+    return np.isfinite(following.landmarks).all(axis=(1, 2))
+
+
+@pytest.mark.parametrize(("choice", "left"), [("1", True), ("2", False)])
+def test_following_keeps_to_one_of_two_faces(detector, two_faces, choice, left):
+    following = follow(two_faces, detector, choice)
+    assert following.face_count == 2
+    assert following.confirmed.all() and seen(following).all()
+    centres = following.landmarks.mean(axis=1)
+    assert ((centres[:, 0] < 360) == left).all()
+    assert np.linalg.norm(np.diff(centres, axis=0), axis=1).max() < 10
+    assert follow(two_faces[:1], detector, "largest").face_count == 2
+
+
+def test_following_stays_with_its_face_when_the_other_leaves(detector, two_faces):
+    frames = [f.copy() for f in two_faces]
+    for frame in frames[4:]:
+        frame[:, 360:] = clips.grey(360, 360)
+    following = follow(frames, detector, "1")
+    assert seen(following).all() and (following.landmarks[..., 0].mean(axis=1) < 360).all()
+
+
+def test_a_choice_that_does_not_exist(detector, two_faces):
+    for choice in ("3", "0", "-1", "left", "²"):
+        with pytest.raises(InputError, match="2 faces; give 1 to 2"):
+            follow(two_faces[:1], detector, choice, "two.mp4")
+    with pytest.raises(InputError, match="--face 2: there is 1 face; give 1"):
+        follow(clips.demo_frames(1), detector, "2", "one.mp4")
+
+
+def test_no_face_at_all(detector):
+    with pytest.raises(InputError, match=r"grey\.mp4: no face found in 7 frames"):
+        follow([clips.grey()] * 7, detector, path="grey.mp4")
+
+
+@pytest.mark.parametrize("absent", [1, 4, PATIENCE + 4])
+def test_a_face_that_leaves_is_gone_at_once_and_found_again(detector, absent):
+    pictures = list(clips.demo_frames(24))
+    for t in range(5, 5 + absent):
+        pictures[t] = clips.grey()
+    following = follow(pictures, detector)
+    gone = slice(5, 5 + absent)
+    assert seen(following)[:5].all()
+    assert not seen(following)[gone].any() and not following.confirmed[gone].any()
+    assert seen(following)[5 + absent + FULL_SEARCH_EVERY - 1:].all()
+    whole = follow(clips.demo_frames(24), detector)
+    distance = np.linalg.norm(following.landmarks[-1] - whole.landmarks[-1], axis=1).mean()
+    assert distance < 0.03 * eye_distance(whole.landmarks[-1])
+
+
+def test_a_face_that_leaves_with_the_last_frame(detector):
+    following = follow([*clips.demo_frames(5), clips.grey()], detector)
+    assert seen(following).tolist() == [True] * 5 + [False]
+
+
+def test_the_first_face_may_come_late(detector):
+    following = follow([clips.grey()] * 3 + list(clips.demo_frames(8)), detector)
+    assert not seen(following)[:3].any() and seen(following)[3 + FULL_SEARCH_EVERY:].all()
+    assert following.face_count == 1
+
+
+def test_progress_is_called_once_a_frame(detector):
+    calls = []
+    follow(clips.demo_frames(3), detector, progress=lambda: calls.append(1))
+    assert len(calls) == 3
+
+
+def some_following(count, seed=0, spread=6.0):
+    """Landmarks of the shape of a face that move at random."""
+    rng = np.random.default_rng(seed)
+    face = np.zeros((68, 2))
+    face[:, 0], face[:, 1] = np.linspace(0, 100, 68), 40 * np.sin(np.arange(68))
+    face[36:42], face[42:48], face[48:68] = [30, 40], [70, 40], [50, 80]
+    marks = (face + rng.normal(0, spread, (count, 68, 2))).astype(np.float32)
+    return Following(marks, np.ones(count, bool), 1)
+
+
+def test_key_frames_are_distinct_sorted_and_the_same_each_time():
+    following = some_following(30)
+    keys = choose_key_frames(following, 8)
+    assert len(set(keys)) == 8 and keys == sorted(keys)
+    assert keys == choose_key_frames(following, 8)
+    assert choose_key_frames(following, 1)[0] in keys
+
+
+def test_key_frames_of_a_still_picture_are_distinct():
+    following = some_following(1)
+    still = Following(np.repeat(following.landmarks, 5, axis=0), np.ones(5, bool), 1)
+    assert len(set(choose_key_frames(still, 3))) == 3
+    assert choose_key_frames(still, 8) == [0, 1, 2, 3, 4]
+
+
+def test_key_frames_span_the_expressions_and_leave_out_what_is_not_sure():
+    following = some_following(20, spread=0.1)
+    marks, confirmed = following.landmarks, following.confirmed
+    marks[7, 48:68, 1] += 30                       # an open mouth
+    marks[12, 48:68, 1] += 60                      # a wider one that the detector did not see
+    confirmed[12] = False
+    marks[3] = np.nan
+    keys = choose_key_frames(following, 2)
+    assert 7 in keys and 12 not in keys
+    assert sorted(choose_key_frames(following, 99)) == [t for t in range(20) if t not in (3, 12)]
+
+
+def test_judge():
+    count = 40
+    following = some_following(count)
+    photometric, landmark = np.full(count, 0.03, np.float32), np.full(count, 0.02, np.float32)
+    landmark[1] = MAX_LANDMARK * 1.1
+    landmark[2] = MAX_LANDMARK * 2.1
+    photometric[3] = MAX_PHOTOMETRIC * 1.1
+    photometric[4] = 0.2                           # bad, and the detector did not confirm it
+    following.confirmed[4] = False
+    photometric[5] = 0.2                           # bad, confirmed
+    following.confirmed[6] = False                 # fits well although not confirmed
+    following.landmarks[7] = np.nan
+    photometric[7] = landmark[7] = np.nan
+    status = judge(following, photometric, landmark)
+    assert status[:8].tolist() == ["ok", "low_confidence", "lost", "low_confidence", "lost", "low_confidence", "ok",
+                                   "no_face"]
+    assert (status[8:] == "ok").all()
+
+
+def test_judge_measures_a_clip_by_its_own_median():
+    """Where every frame fits badly (a beard, hard light), frames like the others are trusted."""
+    following = some_following(10)
+    photometric, landmark = np.full(10, 0.15, np.float32), np.full(10, 0.02, np.float32)
+    photometric[0] = 0.31
+    assert judge(following, photometric, landmark).tolist() == ["low_confidence"] + ["ok"] * 9

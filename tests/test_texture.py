@@ -1,0 +1,60 @@
+"""Lifting, evening out and completing textures."""
+import numpy as np
+import pytest
+
+from facemodel.atlas import build_atlas, to_texture
+from facemodel.light import sh_basis, vertex_normals
+from facemodel.morphable import load_model
+from fitting.texture import albedo_texture, even_out, extract, fill, pose, skin_weight
+from tests.synthetic import SIZE, draw, known_face
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def atlas(model):
+    return build_atlas(model, 256)
+
+
+def test_extract_gives_the_albedo_back(model, atlas):
+    shared, frame = known_face(model, 0)
+    posed = pose(model, model.shape(shared.identity, frame.expression), frame.rotation, frame.translation, shared.focal,
+                 (SIZE / 2, SIZE / 2))
+    texture, validity = extract(draw(model, shared, frame), posed, frame.light, model, atlas)
+    truth = albedo_texture(model, shared.albedo, atlas)
+    seen = validity > 0.9
+    assert seen.sum() > 10_000
+    assert np.abs(texture - truth)[seen].mean() < 0.01
+
+
+def test_even_out_takes_smooth_light_away_and_nothing_else(model, atlas):
+    normals = vertex_normals(model.mean, model.triangles, model.corners)
+    light = np.zeros(9)
+    light[[1, 2, 3, 6]] = -0.1, -0.2, 0.15, 0.1
+    shade = np.exp(sh_basis(to_texture(normals, model.triangles, atlas)) @ light)[..., None].astype(np.float32)
+    weight = skin_weight(model, atlas)
+    flat = np.full((256, 256, 3), [0.6, 0.45, 0.4], np.float32)
+    spots = flat * (1 - 0.3 * (np.indices((256, 256)).sum(axis=0) % 7 == 0))[..., None].astype(np.float32)
+    skin = weight > 0.5
+    spread = lambda t: (np.log(t.mean(axis=2)) - np.log(spots.mean(axis=2)))[skin].std()
+    out = even_out(spots * shade, weight, model, atlas, flat)
+    assert spread(out) < 0.15 * spread(spots * shade)
+    assert np.abs(even_out(spots, weight, model, atlas, flat) / spots - 1)[skin].max() < 0.03
+    np.testing.assert_allclose(out[..., 0] / out[..., 2], (spots * shade)[..., 0] / (spots * shade)[..., 2], rtol=1e-5)
+
+
+def test_fill_keeps_what_was_seen_and_mirrors_the_rest(model, atlas):
+    texture = albedo_texture(model, None, atlas)
+    texture = texture * (1 + 0.1 * np.sin(np.arange(256) / 9))[:, None, None].astype(np.float32)
+    left = np.zeros((256, 256), np.float32)
+    left[:, :150] = 1
+    fallback = np.full_like(texture, 0.5)
+    out = fill(texture, left, model, atlas, fallback)
+    face = skin_weight(model, atlas) > 0.9
+    np.testing.assert_allclose(out[:, :140][face[:, :140]], texture[:, :140][face[:, :140]], atol=1e-5)
+    unseen = np.s_[90:200, 175:230]
+    error = lambda t: np.abs(t - texture)[unseen][face[unseen]].mean()
+    assert error(out) < 0.5 * error(fallback)
