@@ -12,6 +12,7 @@ Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothin
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ from fitting.video_reader import VideoReader, probe
 from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
+NEUTRAL_FRAMES = 9            # that the source's neutral texture is the median of
 GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
 GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's
 
@@ -81,7 +83,7 @@ class Compositor:
         self._inner, self._outer = seam.seam_regions(model)
         self._skin = ~self._inner & (model.regions["face"][:len(self._inner)] > 0.9)
         self._atlas = build_atlas(model, source_neutral[0].shape[0]) if self._needs_source else None
-        self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes")]
+        self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
                        if self._needs_source else None)
         self._expression = retarget_expression(model, track, target)
         self._waiting, self._gain, self._broken = deque(), None, True
@@ -156,14 +158,29 @@ class Compositor:
 
 
 def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
-    """The source's neutral texture: of the trusted frame with the least expression, best seen from the front."""
+    """The source's neutral texture: per texel the median over trusted frames with little expression.
+
+    One frame alone would stamp its own shading and its slight expression, negated, on every other frame.
+
+    Returns
+    -------
+    texture : (size, size, 3) float32, validity : (size, size) float32, seen in at least half of the frames
+    """
     usable = np.flatnonzero(track.status == "ok")
     effort = (track.expression[usable] ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
-    t = int(usable[np.argmin(effort)])
-    (image,) = read_pictures(path, [t])
-    posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t], track.translation[t],
-                 track.focal, track.principal_point)
-    return extract(image, posed, track.light[t], model, build_atlas(model, size))
+    calm = usable[np.argsort(effort, kind="stable")[:max(NEUTRAL_FRAMES, len(usable) // 4)]]
+    chosen = np.sort(calm)[np.linspace(0, len(calm) - 1, min(NEUTRAL_FRAMES, len(calm))).astype(int)]
+    atlas, textures, validities = build_atlas(model, size), [], []
+    for t, image in zip(chosen, read_pictures(path, chosen)):
+        posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t], track.translation[t],
+                     track.focal, track.principal_point)
+        texture, validity = extract(image, posed, track.light[t], model, atlas)
+        textures.append(np.where(validity[..., None] > 0.05, texture, np.nan).astype(np.float32))
+        validities.append(validity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)          # texels that no frame saw are nan, and invalid
+        neutral = np.nanmedian(textures, axis=0)
+    return np.nan_to_num(neutral, nan=0.5), np.median(validities, axis=0)
 
 
 def replace_face(source, target, out, *, model, detector, texture="delta", face="largest", target_face="largest",

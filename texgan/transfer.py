@@ -11,13 +11,16 @@ import cv2
 import numpy as np
 
 
+DETAIL = 0.04       # standard deviation, as a share of the chart, of the blur that tells light from folds
+
+
 @dataclass(frozen=True)
 class SourceTexture:
     """The source's albedo texture in one frame, with its neutral one.
 
     texture, neutral : (s, s, 3) float32
     validity, neutral_validity : (s, s) float32 in [0, 1], where they were seen
-    mouth, eyes : (s, s) float32 in [0, 1], the inside of the mouth and the eyes on the chart
+    mouth, eyes, brows : (s, s) float32 in [0, 1], the inside of the mouth, the eyes and the eyebrows on the chart
     """
 
     texture: np.ndarray
@@ -26,6 +29,7 @@ class SourceTexture:
     neutral_validity: np.ndarray
     mouth: np.ndarray
     eyes: np.ndarray
+    brows: np.ndarray
 
 
 def static(target_neutral, source=None):
@@ -36,7 +40,9 @@ def static(target_neutral, source=None):
 def delta(target_neutral, source):
     """Direct delta transfer, the baseline of the paper's Table 1: the source's change is added to the target.
 
-    Two regions can't take a sum. The mouth's inside is hidden in the neutral frame, so there is nothing to subtract
+    Of the skin's change only what is finer than folds are wide is taken (DETAIL): broad changes of brightness between two
+    frames come from light that the fit did not explain. Three regions can't take a sum. Brows have hard edges: where
+    they are off by little on the chart, the change is a second pair, so they stay as they are. The mouth's inside is hidden in the neutral frame, so there is nothing to subtract
     from: the source's own mouth is taken, as far as it is seen. In the eyes, where a moved iris would add light to
     light, the result stays between the two people's values.
 
@@ -51,8 +57,8 @@ def delta(target_neutral, source):
     """
     size = target_neutral.shape[0]
     enlarge = lambda a: a if a.shape[0] == size else cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR)
-    seen = np.minimum(source.validity, source.neutral_validity) * (1 - source.mouth)
-    out = target_neutral + enlarge((source.texture - source.neutral) * seen[..., None])
+    seen = np.minimum(source.validity, source.neutral_validity) * (1 - source.mouth) * (1 - source.brows)
+    out = target_neutral + enlarge(_detail(source.texture - source.neutral, seen))
     # eyes and mouth are small: only their windows are worked on
     for mask, blend in ((source.eyes, _between), (source.mouth * np.minimum(2 * source.validity, 1), _instead)):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -66,6 +72,16 @@ def delta(target_neutral, source):
         texture = cv2.resize(np.ascontiguousarray(source.texture[small]), shape, interpolation=cv2.INTER_CUBIC)
         out[large] += weight * (blend(out[large], target_neutral[large], texture) - out[large])
     return np.clip(out, 0, 1.3)
+
+
+def _detail(change, seen):
+    """A change (s, s, 3) where it was seen (s, s), without its part that is broader than DETAIL of the chart."""
+    size = change.shape[0]
+    small = max(8, round(2.5 / DETAIL))
+    shrink = lambda a: cv2.GaussianBlur(cv2.resize(a, (small, small), interpolation=cv2.INTER_AREA), (0, 0), 2.5)
+    weighted = change * seen[..., None]
+    broad = shrink(weighted) / np.maximum(shrink(seen), 0.02)[..., None]
+    return weighted - cv2.resize(broad, (size, size), interpolation=cv2.INTER_LINEAR) * seen[..., None]
 
 
 def _between(changed, target, source):
