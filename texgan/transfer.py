@@ -39,11 +39,12 @@ def static(target_neutral, source=None):
 def delta(target_neutral, source):
     """Direct delta transfer, the baseline of the paper's Table 1: the source's change is added to the target.
 
-    Of the skin's change only what is finer than folds are wide is taken (DETAIL): broad changes of brightness between two
-    frames come from light that the fit did not explain. Three regions can't take a sum. Brows have hard edges: where they
-    are off by little on the chart, the change is a second pair, so they stay as they are. The mouth's inside is hidden in
-    the neutral frame, so there is nothing to subtract from: the source's own mouth is taken, as far as it is seen. In the
-    eyes, where a moved iris would add light to light, the result stays between the two people's values.
+    Of the skin's change only what is finer than folds are wide is taken (DETAIL): broad changes of brightness between
+    two frames come from light that the fit did not explain. Three regions can't take a sum. Brows have hard edges:
+    where they are off by little on the chart, the change is a second pair, so they stay as they are. The mouth's
+    inside is hidden in the neutral frame, so there is nothing to subtract from: the source's own mouth is taken, as
+    far as it is seen. In the eyes, where a moved iris would add light to light, the result stays between the two
+    people's values.
 
     Parameters
     ----------
