@@ -34,7 +34,8 @@ def test_even_out_takes_smooth_light_away_and_nothing_else(model, atlas):
     normals = vertex_normals(model.mean, model.triangles, model.corners)
     light = np.zeros(9)
     light[[1, 2, 3, 6]] = -0.1, -0.2, 0.15, 0.1
-    shade = np.exp(sh_basis(to_texture(normals, model.triangles, atlas)) @ light)[..., None].astype(np.float32)
+    log_shade = sh_basis(to_texture(normals, model.triangles, atlas)) @ light
+    shade = np.exp(np.where(atlas.mask, log_shade, 0))[..., None].astype(np.float32)
     weight = skin_weight(model, atlas)
     flat = np.full((256, 256, 3), [0.6, 0.45, 0.4], np.float32)
     spots = flat * (1 - 0.3 * (np.indices((256, 256)).sum(axis=0) % 7 == 0))[..., None].astype(np.float32)
