@@ -5,7 +5,7 @@
 PHOTOS are files or folders. Round 1 starts from a flat skin; each round fits every photo with the albedo of the round
 before, lifts its albedo texture, completes it, and takes means and components over people and their mirror images.
 The shipped file was learned from the Face Research Lab London Set (DeBruine & Jones, CC BY 4.0) and 14 CC0 portraits;
-see assets/README.md. Takes about six minutes per round on two cores for 140 photos.
+see assets/README.md. Takes two to three minutes per round on two cores for 140 photos.
 """
 from __future__ import annotations
 
