@@ -41,6 +41,7 @@ from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
 from fitting.images import read_image
+from fitting.solver import Settings
 from fitting.texture import extract, pose
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
@@ -48,7 +49,8 @@ from fitting.video_reader import VideoReader, probe
 from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
-NEUTRAL_FRAMES = 9            # that the source's neutral texture is the median of
+CALM = Settings(expression_sigma=0.25)        # the target's photo is taken to be nearly neutral
+NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
 GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
 GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's
 
@@ -168,7 +170,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
     """
     usable = np.flatnonzero(track.status == "ok")
     effort = (track.expression[usable] ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
-    calm = usable[np.argsort(effort, kind="stable")[:max(NEUTRAL_FRAMES, len(usable) // 4)]]
+    calm = usable[np.argsort(effort, kind="stable")[:max(NEUTRAL_FRAMES, len(usable) // 20)]]
     chosen = np.sort(calm)[np.linspace(0, len(calm) - 1, min(NEUTRAL_FRAMES, len(calm))).astype(int)]
     atlas, textures, validities = build_atlas(model, size), [], []
     for t, image in zip(chosen, read_pictures(path, chosen)):
@@ -218,7 +220,7 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
         else:
             image = read_image(target)
-            fit, count = fit_image(model, image, detector, target_face, target, "--target-face")
+            fit, count = fit_image(model, image, detector, target_face, target, CALM, "--target-face")
             if count > 1:
                 taken = "the largest" if target_face == "largest" else f"number {target_face} from the left"
                 remarks.append(f"{target}: {count} faces, took {taken}; choose with --target-face N, counted "

@@ -18,7 +18,7 @@ from fitting.parameters import TRANSLATION_UNIT
 
 W_COLOUR, W_LANDMARK, W_REGULARISER = 1.0, 10.0, 2.5e-5      # section 4
 ROBUST_EPSILON = 0.01        # below this colour distance the l2,1 norm is taken as quadratic
-EXPRESSION_SIGMA = 0.35      # standard deviation that a blendshape in [0, 1] is given in equation 6
+EXPRESSION_SIGMA = 0.35      # default standard deviation of a blendshape in [0, 1] in equation 6
 
 
 @dataclass(frozen=True)

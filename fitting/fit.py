@@ -123,12 +123,12 @@ def choose_face(faces, choice, path, option="--face"):
     return ordered[int(choice) - 1]
 
 
-def fit_image(model, image, detector, face="largest", path="image", option="--face"):
+def fit_image(model, image, detector, face="largest", path="image", settings=DEFAULT, option="--face"):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
     faces = detector.detect(image)
     chosen = choose_face(faces, face, path, option)
     landmarks = detector.landmarks(image, chosen.box)
-    shared, (frame,) = fit_frames(model, [image], [landmarks])
+    shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings)
     view = make_view(model, image, landmarks, LEVELS[-1])
     photometric_error, landmark_error = errors(model, view, landmarks, shared, frame)
     height, width = image.shape[:2]

@@ -63,6 +63,7 @@ class Settings:
     w_colour, w_landmark, w_regulariser : equation 3; w_colour 0 leaves the images out
     samples : int, largest number of photometric samples per frame
     light_prior : float, scales the light's distance from `light_mean` (see light_prior_matrix)
+    expression_sigma : float, standard deviation of an expression coefficient in equation 6
     focal_prior : float, weight of log(focal / focal_mean) squared; one picture hardly tells focal length from distance
     """
 
@@ -71,6 +72,7 @@ class Settings:
     w_regulariser: float = energy.W_REGULARISER
     samples: int = 8000
     light_prior: float = 1.0
+    expression_sigma: float = energy.EXPRESSION_SIGMA
     focal_prior: float = 0.02
 
 
@@ -190,7 +192,7 @@ class _Problem:
             marks = self.landmarks[i]
             r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
             total += s.w_landmark * energy.landmark_energy(r, marks.weight)
-            total += s.w_regulariser * ((frame.expression / energy.EXPRESSION_SIGMA) ** 2).sum()
+            total += s.w_regulariser * ((frame.expression / s.expression_sigma) ** 2).sum()
             away = (frame.light - self.light_mean[i]).ravel()
             total += s.light_prior * away @ LIGHT_PRIOR @ away
             if self.samples[i] is not None:
@@ -255,7 +257,7 @@ class _Problem:
             add("identity", shared.identity, s.w_regulariser)
             add("albedo", shared.albedo, s.w_regulariser)
             add("focal", np.log(shared.focal / self.focal_mean), s.focal_prior)
-        add("expression", frame.expression, s.w_regulariser / energy.EXPRESSION_SIGMA ** 2)
+        add("expression", frame.expression, s.w_regulariser / s.expression_sigma ** 2)
         if "light" in layout:
             away = (frame.light - self.light_mean[i]).ravel()
             hessian[layout["light"], layout["light"]] += 2 * s.light_prior * LIGHT_PRIOR

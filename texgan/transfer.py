@@ -58,7 +58,8 @@ def delta(target_neutral, source):
     size = target_neutral.shape[0]
     enlarge = lambda a: a if a.shape[0] == size else cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR)
     seen = np.minimum(source.validity, source.neutral_validity) * (1 - source.mouth) * (1 - source.brows)
-    out = target_neutral + enlarge(_detail(source.texture - source.neutral, seen))
+    features = np.maximum(source.mouth, source.eyes)
+    out = target_neutral + enlarge(_detail(source.texture - source.neutral, seen, features))
     # eyes and mouth are small: only their windows are worked on
     for mask, blend in ((source.eyes, _between), (source.mouth * np.minimum(2 * source.validity, 1), _instead)):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -74,13 +75,17 @@ def delta(target_neutral, source):
     return np.clip(out, 0, 1.3)
 
 
-def _detail(change, seen):
-    """A change (s, s, 3) where it was seen (s, s), without its part that is broader than DETAIL of the chart."""
+def _detail(change, seen, whole):
+    """A change (s, s, 3) where it was seen (s, s), without its part that is broader than DETAIL of the chart.
+
+    Around the regions in `whole` (s, s), on lips and lids, broad changes are part of the expression and stay.
+    """
     size = change.shape[0]
     small = max(8, round(2.5 / DETAIL))
     shrink = lambda a: cv2.GaussianBlur(cv2.resize(a, (small, small), interpolation=cv2.INTER_AREA), (0, 0), 2.5)
     weighted = change * seen[..., None]
     broad = shrink(weighted) / np.maximum(shrink(seen), 0.02)[..., None]
+    broad *= 1 - np.minimum(8 * shrink(whole), 1)[..., None]
     return weighted - cv2.resize(broad, (size, size), interpolation=cv2.INTER_LINEAR) * seen[..., None]
 
 
