@@ -39,7 +39,7 @@ from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
-from fitting.fit import fit_image
+from fitting.fit import fit_image, taken
 from fitting.images import read_image
 from fitting.solver import Settings
 from fitting.texture import extract, pose
@@ -57,7 +57,7 @@ GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leav
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that waits for its labels; rendering is None for a frame that is passed through."""
+    """A frame that waits for its labels, with its rendering."""
 
     frame: object
     rendering: object
@@ -222,9 +222,8 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             image = read_image(target)
             fit, count = fit_image(model, image, detector, target_face, target, CALM, "--target-face")
             if count > 1:
-                taken = "the largest" if target_face == "largest" else f"number {target_face} from the left"
-                remarks.append(f"{target}: {count} faces, took {taken}; choose with --target-face N, counted "
-                               "from the left")
+                remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
+                               "counted from the left")
             person, target_hash = target_from_photo(model, image, fit), file_hash(target)
     with timer("track"):
         track = known

@@ -58,6 +58,7 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     images : list of (H, W, 3) uint8
     landmarks : list of (68, 2)
     active : blocks that are solved for in the end
+    settings : fitting.solver.Settings, weights and limits
     iterations : steps on each level of the pyramid, coarse to fine
 
     Returns
@@ -123,6 +124,11 @@ def choose_face(faces, choice, path, option="--face"):
     return ordered[int(choice) - 1]
 
 
+def taken(choice):
+    """A choice of face in words, for a remark."""
+    return "the largest" if choice == "largest" else f"number {choice} from the left"
+
+
 def fit_image(model, image, detector, face="largest", path="image", settings=DEFAULT, option="--face"):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
     faces = detector.detect(image)
@@ -159,9 +165,8 @@ def main(argv=None):
     track, count = fit_image(model, image, FaceDetector(), args.face, args.image)
     save_track(track, out)
     if count > 1:
-        print(f"{args.image}: {count} faces found, took "
-              f"{'the largest' if args.face == 'largest' else f'number {args.face} from the left'}; "
-              "choose with --face N, counted from the left")
+        print(f"{args.image}: {count} faces found, took {taken(args.face)}; choose with --face N, counted "
+              "from the left")
     print(f"wrote {out}: photometric RMS {track.photometric_error[0]:.3f}, landmarks "
           f"{100 * track.landmark_error[0]:.1f} % of the eye distance")
 

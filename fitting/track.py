@@ -20,7 +20,7 @@ from facemodel.light import ambient_light
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
-from fitting.fit import errors, fit_frames, initial_pose
+from fitting.fit import errors, fit_frames, initial_pose, taken
 from fitting.follow import choose_key_frames, follow
 from fitting.parameters import Frame
 from fitting.smoothing import smooth_track
@@ -142,9 +142,8 @@ def track_clip(model, path, detector, face="largest", key_frames=8, progress=Tru
     status = judge(following, photometric, landmark)
     remarks = [damage] if damage else []
     if following.face_count > 1:
-        taken = "the largest" if face == "largest" else f"number {face} from the left"
-        remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken}; choose "
-                       "with --face N, counted from the left")
+        remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken(face)}; "
+                       "choose with --face N, counted from the left")
     track = _assemble(model, shared, fitted, following, status, photometric, landmark, info)
     track = replace(track, source_sha256=file_hash(path), face=str(face))
     return smooth_track(track), remarks
