@@ -8,12 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from numba import njit
 
 import assets
 from facemodel.errors import InputError
 from facemodel.subdivision import catmull_clark, subdivide, triangulate, unique_edges
 
 FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _multiply_rows(indptr, indices, data, control, rows, out):
+    """Some rows of a csr matrix times control (C, 3)."""
+    for row in rows:
+        x, y, z = np.float32(0), np.float32(0), np.float32(0)
+        for k in range(indptr[row], indptr[row + 1]):
+            c = indices[k]
+            x += data[k] * control[c, 0]
+            y += data[k] * control[c, 1]
+            z += data[k] * control[c, 2]
+        out[row, 0], out[row, 1], out[row, 2] = x, y, z
 
 
 @dataclass(frozen=True)
@@ -95,30 +109,60 @@ class MorphableModel:
         return np.ascontiguousarray((self.refine @ basis.reshape(len(basis), -1)).reshape(-1, 3, count))
 
     @cached_property
+    def sampling_weight(self):
+        """(V,) float32, what a colour term should look at: skin of the face, less so eyes, hardly the mouth's inside."""
+        r = self.regions
+        weight = r["face"] * (1 - 0.97 * r["mouth_interior"]) * (1 - 0.6 * r["eyes"]) * (1 - r["ears"])
+        return weight.astype(np.float32)
+
+    @cached_property
+    def sampled_index(self):
+        """(F,) int32, the triangles with some sampling_weight."""
+        return np.flatnonzero((self.sampling_weight[self.triangles] > 0.02).any(axis=1)).astype(np.int32)
+
+    @cached_property
+    def sampled_triangles(self):
+        """(F, 3) int32, triangles[sampled_index]."""
+        return self.triangles[self.sampled_index]
+
+    @cached_property
     def corners(self):
         """(V, T) csr float32, 1 where a triangle has the vertex."""
         t = len(self.triangles)
         return sp.csr_matrix((np.ones(3 * t, np.float32), (self.triangles.ravel(), np.repeat(np.arange(t), 3))),
                              shape=(self.vertex_count, t))
 
-    def shape(self, identity=None, expression=None):
+    def shape(self, identity=None, expression=None, rows=None):
         """Vertices of a face (equation 1).
 
         Parameters
         ----------
         identity : (n,) float, n <= n_id, standard deviations; default the mean
         expression : (n_exp,) float; default neutral
+        rows : (R,) int, optional: only these vertices are computed, the others are undefined
 
         Returns
         -------
         (V, 3) float32, model space, millimetres
         """
-        control = self.control_mean
-        if identity is not None:
-            control = control + self.control_identity[..., :len(identity)] @ np.asarray(identity, np.float32)
+        return self.express(self.neutral(identity), expression, rows)
+
+    def neutral(self, identity=None):
+        """Control mesh of a face without expression: (n,) standard deviations -> (C, 3) float32."""
+        if identity is None:
+            return self.control_mean
+        basis = self.control_identity[..., :len(identity)]
+        return self.control_mean + basis @ np.asarray(identity, np.float32)
+
+    def express(self, control, expression=None, rows=None):
+        """Vertices (V, 3) of a face whose control mesh without expression (`neutral`) is known; see `shape`."""
         if expression is not None:
             control = control + self.control_expression @ np.asarray(expression, np.float32)
-        return self.refine @ control
+        if rows is None:
+            return self.refine @ control
+        vertices = np.empty((self.vertex_count, 3), np.float32)
+        _multiply_rows(self.refine.indptr, self.refine.indices, self.refine.data, control, rows, vertices)
+        return vertices
 
     def albedo(self, coefficients=None):
         """Vertex albedo (equation 2): (n,) standard deviations -> (V, 3) float32."""

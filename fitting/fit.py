@@ -20,10 +20,10 @@ from facemodel.light import ambient_light
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector, eye_distance
-from fitting.energy import photometric
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
-from fitting.solver import DEFAULT, draw_samples, sample_weights, slide_jaw, solve
+from fitting.photometric import photometric
+from fitting.solver import DEFAULT, draw_samples, slide_jaw, solve
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
@@ -87,18 +87,19 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     return shared, frames
 
 
-def errors(model, view, landmarks, shared, frame):
+def errors(model, view, landmarks, shared, frame, albedo=None):
     """Photometric RMS over the visible face and mean landmark distance over the eye distance, in one view."""
     vertices = model.shape(shared.identity, frame.expression)
     marks = slide_jaw(model, vertices, shared, frame, view)
     camera = to_camera(vertices[marks.vertices], frame.rotation, frame.translation)
     xy = project(camera, shared.focal, view.principal_point)
     landmark_error = np.linalg.norm(xy - landmarks, axis=1).mean() / eye_distance(landmarks)
-    samples = draw_samples(model, vertices, shared, frame, view, DEFAULT.samples, sample_weights(model))
+    samples = draw_samples(model, vertices, shared, frame, view, DEFAULT.samples)
     if samples is None:
         return np.nan, float(landmark_error)
     focal, centre = view.camera(shared.focal)
-    residual, _ = photometric(model, vertices, model.albedo(shared.albedo), view.image, samples,
+    albedo = model.albedo(shared.albedo) if albedo is None else albedo
+    residual, _ = photometric(model, vertices, albedo, view.image, samples,
                               replace(shared, focal=focal), frame, centre)
     weight = samples.weight / samples.weight.sum()
     return float(np.sqrt((weight * (residual ** 2).mean(axis=1)).sum())), float(landmark_error)

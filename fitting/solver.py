@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from facemodel.camera import project, to_camera
-from facemodel.rasterizer import interpolate, rasterize
+from facemodel.rasterizer import rasterize
 from fitting import energy
 from fitting.energy import Landmarks, Samples
 from fitting.parameters import Layout, advance_frame, advance_shared
+from fitting.photometric import photometric
 
 
 def light_prior_matrix(level=(1e-3, 2e-3, 1e-2), chroma=(5e-3, 0.5, 1.0)):
@@ -89,14 +91,33 @@ class Solution:
     accepted: int
 
 
-def sample_weights(model):
-    """(V,) float32, what the photometric term looks at: skin of the face, less so eyes, hardly the mouth's inside."""
-    r = model.regions
-    return (r["face"] * (1 - 0.97 * r["mouth_interior"]) * (1 - 0.6 * r["eyes"]) * (1 - r["ears"])).astype(np.float32)
+@njit(cache=True, fastmath=True, nogil=True)
+def _sample_weight(camera, triangles, vertex_weight, rows, columns, seen, barycentric, triangle, bary, weight):
+    """Triangle, barycentric coordinates and weight (skin times view angle) of some pixels of a raster."""
+    for n in range(len(rows)):
+        t = seen[rows[n], columns[n]]
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        triangle[n] = t
+        w = np.float32(0)
+        for k in range(3):
+            bary[n, k] = barycentric[rows[n], columns[n], k]
+            w += bary[n, k] * vertex_weight[triangles[t, k]]
+        ux, uy, uz = camera[b, 0] - camera[a, 0], camera[b, 1] - camera[a, 1], camera[b, 2] - camera[a, 2]
+        vx, vy, vz = camera[c, 0] - camera[a, 0], camera[c, 1] - camera[a, 1], camera[c, 2] - camera[a, 2]
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        x, y, z = camera[a, 0], camera[a, 1], camera[a, 2]
+        length = np.sqrt((nx * nx + ny * ny + nz * nz) * (x * x + y * y + z * z)) + 1e-9
+        cosine = -(nx * x + ny * y + nz * z) / length
+        weight[n] = w * min(max((cosine - 0.15) / 0.35, 0.0), 1.0) if w > 0.05 else 0.0
 
 
-def draw_samples(model, vertices, shared, frame, view, limit, vertex_weight):
+def draw_samples(model, vertices, shared, frame, view, limit):
     """Photometric samples of what a view shows: evenly spread pixels of the visible face.
+
+    Parameters
+    ----------
+    vertices : (V, 3) float32, model space
+    limit : int, largest number of samples
 
     Returns
     -------
@@ -105,23 +126,21 @@ def draw_samples(model, vertices, shared, frame, view, limit, vertex_weight):
     focal, centre = view.camera(shared.focal)
     camera = to_camera(vertices, frame.rotation, frame.translation)
     height, width = view.image.shape[:2]
-    raster = rasterize(project(camera, focal, centre), camera[:, 2], model.triangles, height, width)
-    weight = interpolate(vertex_weight[:, None], model.triangles, raster)[..., 0]
-    weight[[0, -1]] = 0
-    weight[:, [0, -1]] = 0
-    rows, columns = np.nonzero(weight > 0.05)
-    if len(rows) < 50:
+    raster = rasterize(project(camera, focal, centre), camera[:, 2], model.sampled_triangles, height, width)
+    mask = raster.mask
+    mask[[0, -1]] = mask[:, [0, -1]] = False
+    pixels = np.flatnonzero(mask)
+    if len(pixels) > limit:
+        pixels = pixels[(np.arange(limit) * (len(pixels) / limit)).astype(int)]
+    rows, columns = np.divmod(pixels, width)
+    n = len(pixels)
+    triangle, bary, weight = np.empty(n, np.int32), np.empty((n, 3), np.float32), np.empty(n, np.float32)
+    _sample_weight(camera, model.sampled_triangles, model.sampling_weight, rows, columns, raster.triangle,
+                   raster.barycentric, triangle, bary, weight)
+    shown = weight > 0
+    if shown.sum() < 50:
         return None
-    if len(rows) > limit:
-        chosen = (np.arange(limit) * (len(rows) / limit)).astype(int)
-        rows, columns = rows[chosen], columns[chosen]
-    triangle = raster.triangle[rows, columns]
-    corners = camera[model.triangles[triangle]]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    cosine = -(normal * corners[:, 0]).sum(axis=1) / np.maximum(
-        np.linalg.norm(normal, axis=1) * np.linalg.norm(corners[:, 0], axis=1), 1e-9)
-    weight = weight[rows, columns] * np.clip((cosine - 0.15) / 0.35, 0, 1)
-    return Samples(triangle, raster.barycentric[rows, columns], weight.astype(np.float32))
+    return Samples(model.sampled_index[triangle[shown]], bary[shown], weight[shown])
 
 
 def outline_vertices(model, vertices, rotation, translation, focal, principal_point):
@@ -163,24 +182,30 @@ def slide_jaw(model, vertices, shared, frame, view):
 class _Problem:
     """The energy of a set of frames and its normal equations."""
 
-    def __init__(self, model, views, active, settings, light_mean, focal_mean):
+    def __init__(self, model, views, active, settings, light_mean, focal_mean, albedo):
         self.model, self.views, self.settings = model, views, settings
         self.layout = Layout.build(model, active)
         self.light_mean, self.focal_mean = light_mean, focal_mean
-        self.vertex_weight = sample_weights(model)
         self.samples = [None] * len(views)
-        self._albedo = None
+        self._albedo = albedo
+        self._rows = [None] * len(views)
         self._shapes = [(None, None, None)] * len(views)
+        self._neutral = (None, None)
         self.landmarks = [v.landmarks for v in views]
 
     def look(self, shared, frames):
         """Renews visibility and outlines."""
         for i, (frame, view) in enumerate(zip(frames, self.views)):
-            vertices = self._shape_of(i, shared, frame)
+            vertices = self.model.express(self._neutral_of(shared), frame.expression)
+            self._shapes[i] = (shared.identity, frame.expression, vertices)
             self.landmarks[i] = slide_jaw(self.model, vertices, shared, frame, view)
+            needed = np.zeros(self.model.vertex_count, bool)
+            needed[self.landmarks[i].vertices] = True
             if self.settings.w_colour:
-                self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples,
-                                               self.vertex_weight)
+                self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples)
+                if self.samples[i] is not None:
+                    needed[self.model.triangles[self.samples[i].triangle]] = True
+            self._rows[i] = np.flatnonzero(needed)
 
     def energy(self, shared, frames):
         s = self.settings
@@ -201,24 +226,30 @@ class _Problem:
         return float(total)
 
     def _shape_of(self, i, shared, frame):
-        """Vertices of frame i; those of the last state asked for are kept."""
+        """Vertices of frame i, as far as its samples and landmarks need them; those of the last state are kept."""
         identity, expression, vertices = self._shapes[i]
         if identity is not shared.identity or expression is not frame.expression:
-            vertices = self.model.shape(shared.identity, frame.expression)
+            vertices = self.model.express(self._neutral_of(shared), frame.expression, self._rows[i])
             self._shapes[i] = (shared.identity, frame.expression, vertices)
         return vertices
+
+    def _neutral_of(self, shared):
+        """Control mesh without expression; that of the last identity is kept."""
+        if self._neutral[0] is not shared.identity:
+            self._neutral = shared.identity, self.model.neutral(shared.identity)
+        return self._neutral[1]
 
     def _albedo_of(self, shared):
         if not self.settings.w_colour:
             return None
         if self._albedo is None or "albedo" in self.layout:
-            self._albedo = self.model.albedo(shared.albedo).astype(np.float32)
+            self._albedo = self.model.albedo(shared.albedo)
         return self._albedo
 
     def _photometric(self, vertices, albedo, i, shared, frame, layout):
         focal, centre = self.views[i].camera(shared.focal)
-        return energy.photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i],
-                                  replace(shared, focal=focal), frame, centre, layout)
+        return photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i],
+                           replace(shared, focal=focal), frame, centre, layout)
 
     def normal_equations(self, shared, frames):
         """Per frame: Hessian (n, n) and gradient (n,), float64; shared regularisation is in the first frame's."""
@@ -309,7 +340,7 @@ class _Problem:
 
 
 def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, light_mean=None, focal_mean=None,
-          look_every=2, tolerance=1e-4):
+          look_every=2, tolerance=1e-4, albedo=None):
     """Lowers the energy of equation 3.
 
     Parameters
@@ -325,6 +356,7 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
     focal_mean : float, default the present focal length
     look_every : int, steps between renewals of visibility and outline
     tolerance : float, stop when a step lowers the energy by a smaller share
+    albedo : (V, 3) float32, of the surface, where it is fixed and known; default model.albedo(shared.albedo)
 
     Returns
     -------
@@ -332,7 +364,7 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
     """
     frames = list(frames)
     light_mean = [f.light for f in frames] if light_mean is None else light_mean
-    problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal)
+    problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal, albedo)
     damping, accepted, value = 1e-3, 0, None
     for iteration in range(iterations):
         if iteration % look_every == 0:

@@ -72,6 +72,7 @@ class FrameTracker:
         self._model, self._shared = model, shared
         self._light = np.mean([f.light for f in key_frames.values()], axis=0) if key_frames else ambient_light()
         self._mean_shape = model.shape(shared.identity)
+        self._albedo = model.albedo(shared.albedo)
         self._last = None
 
     def start(self, landmarks, principal_point):
@@ -91,11 +92,13 @@ class FrameTracker:
         by_landmarks = Settings(w_colour=0.0)
         s = solve(model, shared, [frame], [coarse], ("expression", "rotation", "translation"), 4 if cold else 1,
                   by_landmarks, light_mean)
-        s = solve(model, shared, s.frames, [coarse], PER_FRAME_BLOCKS, 6 if cold else 2, FRAME_SETTINGS, light_mean)
+        s = solve(model, shared, s.frames, [coarse], PER_FRAME_BLOCKS, 6 if cold else 2, FRAME_SETTINGS, light_mean,
+                  albedo=self._albedo)
         fine = make_view(model, image, landmarks, CLIP_LEVELS[1])
-        s = solve(model, shared, s.frames, [fine], PER_FRAME_BLOCKS, 2, FRAME_SETTINGS, light_mean)
+        s = solve(model, shared, s.frames, [fine], PER_FRAME_BLOCKS, 2, FRAME_SETTINGS, light_mean,
+                  albedo=self._albedo)
         frame = s.frames[0]
-        photometric_error, landmark_error = errors(model, fine, landmarks, shared, frame)
+        photometric_error, landmark_error = errors(model, fine, landmarks, shared, frame, self._albedo)
         self._last = None if landmark_error > 2 * MAX_LANDMARK else frame
         return frame, photometric_error, landmark_error
 

@@ -7,6 +7,7 @@ from facemodel.camera import rotation_matrix
 from fitting import energy
 from fitting.energy import Landmarks, Samples
 from fitting.parameters import TRANSLATION_UNIT, Frame, Layout, Shared
+from fitting.photometric import photometric
 from tests.small_model import small_model
 
 BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
@@ -72,7 +73,7 @@ def pose(model, shared, frame, layout, step):
 def test_photometric_jacobian(block, seed):
     model, shared, frame, image, samples = scene(seed)
     layout = Layout.build(model, BLOCKS)
-    residual, jacobian = energy.photometric(model, model.shape64(shared.identity, frame.expression),
+    residual, jacobian = photometric(model, model.shape64(shared.identity, frame.expression),
                                             model.albedo64(shared.albedo), image, samples, shared, frame, CENTRE,
                                             layout, dtype=np.float64)
     t = lambda a: torch.as_tensor(np.asarray(a, np.float64))
@@ -127,11 +128,11 @@ def test_photometric_central_differences():
     def residual(step):
         s = advance_shared(shared, step, layout)
         f = advance_frame(frame, step[layout.shared_size:], layout)
-        r, _ = energy.photometric(model, model.shape64(s.identity, f.expression), model.albedo64(s.albedo), image,
+        r, _ = photometric(model, model.shape64(s.identity, f.expression), model.albedo64(s.albedo), image,
                                   samples, s, f, CENTRE, dtype=np.float64)
         return r.ravel()
 
-    _, jacobian = energy.photometric(model, model.shape64(shared.identity, frame.expression),
+    _, jacobian = photometric(model, model.shape64(shared.identity, frame.expression),
                                      model.albedo64(shared.albedo), image, samples, shared, frame, CENTRE, layout,
                                      dtype=np.float64)
     for column in range(layout.size):
