@@ -17,7 +17,6 @@ import compositing.replace
 import compositing.virtual
 import fitting.fit
 import fitting.track
-from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.images import read_image
@@ -40,9 +39,8 @@ def quick_fits():
 
 
 @pytest.fixture(scope="module")
-def person():
+def person(model):
     """A portrait of nobody, (480, 480, 3) uint8 RGB."""
-    model = load_model()
     return compositing.virtual.portrait(model, compositing.virtual.virtual_face(model, 5), 480)
 
 
@@ -387,7 +385,7 @@ def add_orientation(jpeg, orientation):
 
 
 @pytest.mark.parametrize("kind", ["grey", "rgba", "16bit", "exif"])
-def test_kinds_of_photos(capsys, tmp_path, person, kind):
+def test_kinds_of_photos(capsys, tmp_path, model, person, kind):
     """Each gives the fit of the plain photo, up to what its samples lost."""
     photo = tmp_path / ("photo.jpg" if kind == "exif" else "photo.png")
     if kind == "grey":
@@ -401,7 +399,7 @@ def test_kinds_of_photos(capsys, tmp_path, person, kind):
         photo.write_bytes(add_orientation(photo.read_bytes(), 6))
     assert run(fitting.fit.main, photo) == 0
     assert "wrote" in capsys.readouterr().out
-    fit = load_track(tmp_path / "photo.npz", load_model())
+    fit = load_track(tmp_path / "photo.npz", model)
     assert fit.landmark_error[0] < 0.06 and fit.photometric_error[0] < 0.12
     assert abs(fit.rotation[0]).max() < 0.4                                    # upright, from the front
     assert fit.source_sha256 == ""
