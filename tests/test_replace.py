@@ -133,7 +133,8 @@ def test_the_report_says_what_was_done(inputs, first):
     assert len(report["inputs"]["source_sha256"]) == len(report["inputs"]["target_sha256"]) == 64
     assert report["settings"]["texture"] == "delta" and report["settings"]["crf"] == 4
     assert len(report["settings_sha256"]) == 64
-    for stage in ("target", "track", "neutral texture", "decode", "source texture", "target texture", "render", "seam", "blend", "encode"):
+    for stage in ("target", "track", "neutral texture", "decode", "source texture", "target texture", "render", "seam",
+                  "blend", "encode"):
         assert report["milliseconds_per_frame"][stage] > 0
     assert [row["frame"] for row in report["per_frame"]] == list(range(COUNT))
     for row in report["per_frame"]:
