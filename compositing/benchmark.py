@@ -49,7 +49,7 @@ TRACKING = {
     "fit": (FrameTracker.step,),
     "smoothing": (smooth_track,),
 }
-PER_CLIP = ("key frames", "smoothing", "target", "neutral texture")
+PER_CLIP = ("key frames", "target", "neutral texture")
 
 
 def first_frames(source, count, folder):
