@@ -7,7 +7,8 @@ The face in source.mp4 is tracked, the photo's face is given its expression, pos
 where one picture ends and the other begins. Frames without a usable face are passed through and listed in
 OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see README.md, Consent.
 
-Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothing half-written), 130 when interrupted.
+Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothing half-written), 2 when the command line
+can't be understood, 130 when interrupted.
 """
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import assets
 from compositing import seam
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import (
+    Rendering,
     reduced,
     region_texture,
     render,
@@ -41,11 +42,12 @@ from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image, taken
 from fitting.images import read_image
+from fitting.progress import progress_bar
 from fitting.solver import Settings
 from fitting.texture import extract, pose
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
-from fitting.video_reader import VideoReader, probe
+from fitting.video_reader import VideoFrame, VideoReader, probe
 from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
@@ -59,8 +61,8 @@ GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leav
 class _Waiting:
     """A frame that waits for its labels, with its rendering."""
 
-    frame: object
-    rendering: object
+    frame: VideoFrame
+    rendering: Rendering
 
 
 class Compositor:
@@ -74,6 +76,7 @@ class Compositor:
     texture : name of a method in texgan.transfer.METHODS
     source_neutral : (texture, validity) of the source's neutral frame, for methods that need it
     cost, smoothness : of compositing.graph_cut
+    timer : StageTimer that the stages are added to
     """
 
     def __init__(self, model, track, target, texture="delta", source_neutral=None, cost="between", smoothness=1e-3,
@@ -92,7 +95,11 @@ class Compositor:
         self._timer = timer or StageTimer()
 
     def push(self, frame):
-        """Takes the next video frame; yields (frame, rgb or None, alpha or None) for frames that are finished."""
+        """Takes the next VideoFrame; yields (frame, rgb, alpha) for frames that are finished.
+
+        rgb : (H, W, 3) float32 in [0, 1], alpha : (H, W) float32, 0 where the source is untouched; both None for a
+        frame that is passed through
+        """
         t = frame.index
         usable = t < len(self._track) and self._track.status[t] == "ok"
         rendering = self._render(frame, t) if usable else None
@@ -113,17 +120,19 @@ class Compositor:
     def _render(self, frame, t):
         model, track = self._model, self._track
         texture = self._target.texture
+        with self._timer("decode"):
+            rgb = frame.rgb                       # computed on first use
         if self._needs_source:
             with self._timer("source texture"):
                 posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t],
                              track.translation[t], track.focal, track.principal_point)
-                source = SourceTexture(*extract(frame.rgb, posed, track.light[t], model, self._atlas),
+                source = SourceTexture(*extract(rgb, posed, track.light[t], model, self._atlas),
                                        *self._source_neutral, *self._masks)
             with self._timer("target texture"):
                 texture = self._method(texture, source)
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
-                          track.translation[t], track.light[t], track.focal, track.principal_point, frame.rgb.shape[:2])
+                          track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2])
 
     def _label(self, frame, rendering):
         left, top, right, bottom = rendering.window
@@ -186,7 +195,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
 
 
 def replace_face(source, target, out, *, model, detector, texture="delta", face="largest", target_face="largest",
-                 virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True):
+                 virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -196,10 +205,14 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     out : path of the result (.mp4, .mov, .mkv)
     model : MorphableModel
     detector : FaceDetector
-    texture : 'static' or 'delta'
+    texture : name of a method in texgan.transfer.METHODS
     face, target_face : which face of the video, of the photo: 'largest' or a number counted from the left
     virtual : int seed for a face of nobody in place of a photo
     track_path : optional TRACK.npz of the source: read if it exists, otherwise written
+    cost, smoothness : of the seam, see compositing.graph_cut
+    crf : H.264 quality; default that of VideoWriter
+    progress : bool, show on stderr how far the work has come
+    timer : StageTimer that the stages are added to; by default a new one
 
     Returns
     -------
@@ -209,12 +222,12 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     ------
     InputError : unusable input, or not one frame could be replaced; nothing is written then
     """
-    timer, remarks = StageTimer(), []
+    timer, remarks = timer or StageTimer(), []
     out = Path(out)
-    info, source_hash, known = probe(source), file_hash(source), None
+    info, known = probe(source), None             # says what is wrong with the video before any work is done
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
-        _check_track(known, track_path, source, source_hash, face, info)
+        _check_track(known, track_path, source, face, info)
     with timer("target"):
         if virtual is not None:
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
@@ -232,12 +245,16 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             remarks += more
             if track_path is not None:
                 save_track(track, track_path)
+    source_hash = str(track.source_sha256)
     if not (track.status == "ok").any():
         raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
                          "written")
     person = reduced(person, texture_size_for(model, track))
     source_size = min(SOURCE_TEXTURE_SIZE, person.texture.shape[0])
-    neutral = neutral_source_texture(model, track, source, source_size) if texture != "static" else None
+    neutral = None
+    if texture != "static":
+        with timer("neutral texture"):
+            neutral = neutral_source_texture(model, track, source, source_size)
     compositor = Compositor(model, track, person, texture, neutral, cost, smoothness, timer)
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
@@ -249,8 +266,10 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
                         writer.write(frame, picture, alpha)
                     replaced[frame.index] = picture is not None
 
-            for frame in tqdm(reader, total=len(track), desc="composite", unit="frame", disable=not progress):
-                write(compositor.push(frame))
+            with progress_bar(len(track), "composite", show=progress) as bar:
+                for frame in timer.each("decode", reader):
+                    write(compositor.push(frame))
+                    bar.update()
             write(compositor.flush())
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
@@ -268,12 +287,12 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     return report
 
 
-def _check_track(track, path, source, source_hash, face, info):
+def _check_track(track, path, source, face, info):
     """Raises InputError when a track was made of something else than `source`, or of another of its faces."""
     remedy = "give another name with --track, or delete it to track again"
     if tuple(track.image_size) != (info.height, info.width):
         raise InputError(f"{path}: is the track of a clip of another size than {source}; {remedy}")
-    if str(track.source_sha256) != source_hash:
+    if str(track.source_sha256) != file_hash(source):
         raise InputError(f"{path}: is the track of another clip than {source}; {remedy}")
     if str(track.face) != face:
         raise InputError(f"{path}: was made with --face {track.face}, not {face}; {remedy}")
@@ -346,8 +365,9 @@ def main(argv=None):
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
     passed = report["frames"] - report["replaced"]
     where = f" ({', '.join(f'{a}-{b}' for a, b in report['passed_through'][:8])})" if passed else ""
+    memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
     print(f"wrote {out}: {report['replaced']} of {report['frames']} frames replaced, {passed} passed through{where}; "
-          f"ms per frame: {stages}; peak memory {report['peak_memory_mb']} MB; details in {report_path(out)}")
+          f"ms per frame: {stages}{memory}; details in {report_path(out)}")
 
 
 if __name__ == "__main__":

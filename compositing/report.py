@@ -5,12 +5,13 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numba
 import numpy as np
 
 from facemodel.errors import InputError
@@ -19,7 +20,10 @@ VERSION = "0.1.0"
 
 
 class StageTimer:
-    """Adds up the wall-clock time of named stages."""
+    """Adds up the wall-clock time of named stages: `with timer("render"): ...`.
+
+    seconds : dict, name of a stage -> float, in the order in which they were first seen
+    """
 
     def __init__(self):
         self.seconds = {}
@@ -32,21 +36,65 @@ class StageTimer:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
+    def each(self, name, items):
+        """Passes items on; what it takes to get each of them belongs to the stage."""
+        items, end = iter(items), object()
+        while True:
+            with self(name):
+                item = next(items, end)
+            if item is end:
+                return
+            yield item
+
 
 def peak_memory_mb():
-    """Largest resident size of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2 ** 20 if sys.platform == "darwin" else 1024)
+    """Largest resident size of this process so far, in MB; None on systems that do not tell (Windows)."""
+    try:         # not ru_maxrss: on Linux that begins with the peak of the process that started this one
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 20 if sys.platform == "darwin" else 1024)
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _memory_gb():
+    """Memory of the machine in GB, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def hardware():
-    """Processor and core count in a line."""
-    model = platform.processor() or platform.machine()
-    try:
-        model = next(line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{model}, {os.cpu_count()} cores"
+    """What a time was measured on: dict of processor, cores, threads, memory and versions."""
+    memory = _memory_gb()
+    return {
+        "processor": _processor(), "cores": os.cpu_count(), "numba_threads": numba.get_num_threads(),
+        "opencv_threads": cv2.getNumThreads(), "memory_gb": None if memory is None else round(memory, 1),
+        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+        "numpy": np.__version__, "numba": numba.__version__, "opencv": cv2.__version__,
+    }
+
+
+def hardware_line():
+    """hardware() in a line."""
+    h = hardware()
+    memory = "" if h["memory_gb"] is None else f", {h['memory_gb']:g} GB"
+    return (f"{h['processor']}, {h['cores']} cores (threads: numba {h['numba_threads']}, OpenCV {h['opencv_threads']})"
+            f"{memory}, {h['system']}, Python {h['python']}, NumPy {h['numpy']}, Numba {h['numba']}, "
+            f"OpenCV {h['opencv']}")
 
 
 def synthetic_marks(source, target):
@@ -68,15 +116,26 @@ def passed_ranges(replaced):
 
 
 def build_report(inputs, settings, track, replaced, timer, frames, remarks):
-    """The report as plain data; see OUT.report.json."""
+    """The report as plain data, what OUT.report.json holds.
+
+    Parameters
+    ----------
+    inputs, settings : dict of what JSON can hold
+    track : Track of the source
+    replaced : (F,) bool, frames that show the target
+    timer : StageTimer
+    frames : int, frames written
+    remarks : list of str, what the user should know
+    """
+    peak = peak_memory_mb()
     number = lambda x: None if not np.isfinite(x) else round(float(x), 5)
     return {
-        "tool": f"dynatex {VERSION}", "hardware": hardware(), "inputs": inputs, "settings": settings,
+        "tool": f"dynatex {VERSION}", "hardware": hardware_line(), "inputs": inputs, "settings": settings,
         "settings_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "model": {"name": str(track.model_name), "hash": str(track.model_hash)},
         "frames": frames, "replaced": int(np.sum(replaced)), "passed_through": passed_ranges(replaced),
         "milliseconds_per_frame": {k: round(1000 * v / max(frames, 1), 2) for k, v in timer.seconds.items()},
-        "peak_memory_mb": round(peak_memory_mb()), "remarks": list(remarks),
+        "peak_memory_mb": None if peak is None else round(peak), "remarks": list(remarks),
         "median_photometric_error": number(np.nanmedian(track.photometric_error)),
         "median_landmark_error": number(np.nanmedian(track.landmark_error)),
         "per_frame": [{"frame": int(i), "status": str(s), "replaced": bool(r), "photometric_error": number(p),
@@ -87,11 +146,21 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
 
 
 def write_report(report, path):
-    """Writes JSON beside its place, then renames."""
+    """Writes plain data as JSON; see write_whole."""
+    write_whole(path, json.dumps(report, indent=1).encode())
+
+
+def write_whole(path, data):
+    """Writes bytes beside their place, then renames, so that nobody ever finds half a file.
+
+    Raises
+    ------
+    InputError : when the path can't be written
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_text(json.dumps(report, indent=1))
+        beside.write_bytes(data)
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from facemodel.errors import InputError
-from fitting.video_reader import Colour, Planes, VideoFrame, VideoInfo, VideoReader
+from fitting.video_reader import VideoFrame, VideoInfo, VideoReader
+from fitting.yuv import Colour, Planes
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
 

@@ -7,12 +7,12 @@ draws a portrait of it; compositing.replace --virtual SEED puts it into a video.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from compositing.report import write_whole
 from compositing.retarget import TEXTURE_SIZE, TargetFace, region_texture, render
 from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
@@ -81,10 +81,8 @@ def main(argv=None):
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: the portrait is a PNG; name the output {out.stem}.png")
     model = load_model(args.model)
-    ok, data = cv2.imencode(".png", portrait(model, virtual_face(model, args.seed))[..., ::-1])
-    beside = out.with_name(f".{out.name}.part")
-    beside.write_bytes(data.tobytes())
-    os.replace(beside, out)
+    _, data = cv2.imencode(".png", portrait(model, virtual_face(model, args.seed))[..., ::-1])
+    write_whole(out, data.tobytes())
     print(f"wrote {out}")
 
 

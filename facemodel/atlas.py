@@ -1,7 +1,7 @@
 """The UV atlas both ways: image -> texture with visibility, texture -> image.
 
 A texture has row 0 at the top (v = 1); texel (i, j) covers u in [j, j+1) / size. Besides its colours it carries a
-validity map: 0 where the camera did not see the surface, 1 where it saw it face on.
+validity map: 0 where the camera did not see the surface, 1 where it saw it well, from less than 50 degrees aslant.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numba import njit, prange
 
-from facemodel.rasterizer import rasterize
+from facemodel.rasterizer import interpolate, rasterize
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,6 @@ def image_to_texture(image, xy, z, cosine, depth, model, atlas, depth_tolerance=
 
 def texture_to_image(texture, model, raster, interpolation=cv2.INTER_LINEAR):
     """Draws a texture where a raster sees the model: (S, S, K) -> (H, W, K) float32, zero elsewhere."""
-    from facemodel.rasterizer import interpolate
     where = interpolate(uv_to_pixels(model.uv, texture.shape[0]), model.triangles, raster)
     out = cv2.remap(texture, where[..., 0] - 0.5, where[..., 1] - 0.5, interpolation, borderMode=cv2.BORDER_REPLICATE)
     out[~raster.mask] = 0

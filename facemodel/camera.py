@@ -5,6 +5,7 @@ Camera space has x right, y down, z forward (OpenCV); X_cam = R X_model + t in m
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 
 def skew(v):
@@ -27,7 +28,6 @@ def rotation_matrix(axis_angle):
 
 def axis_angle(matrix):
     """Inverse of rotation_matrix: (3, 3) -> (3,) float64 with angle in [0, pi]."""
-    from scipy.spatial.transform import Rotation
     return Rotation.from_matrix(matrix).as_rotvec()
 
 

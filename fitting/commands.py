@@ -1,8 +1,13 @@
-"""What all commands share: common options, one-line errors, exit status."""
+"""What all commands share: common options, one-line errors, exit status.
+
+The exit status is 0 when the output is whole, 1 on errors, 2 when the command line can't be understood (as of other
+programs), 130 when interrupted. Every error is one line on stderr that begins with "error: ".
+"""
 from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from facemodel.errors import InputError
@@ -12,11 +17,16 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def add_common(parser):
-    """Adds --model, --device and --verbose."""
+    """Adds --model, --device and --verbose, and has the parser report its errors in one line, without the usage."""
+    parser.error = partial(_refuse, parser)
     parser.add_argument("--model", default="commons", help=MODEL_HELP)
     parser.add_argument("--device", choices=DEVICES, default="auto",
                         help="where to compute; this version computes on the CPU, so 'cuda' is an error")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
+
+
+def _refuse(parser, message):
+    parser.exit(2, f"error: {_one_line(message)}; see {parser.prog} --help\n")
 
 
 def check_device(device):
@@ -38,6 +48,7 @@ def check_writable(path, option="-o"):
 
 
 def _one_line(error):
+    """The words of an error, or of a message, on one line."""
     return " ".join(str(error).split())
 
 

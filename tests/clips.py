@@ -78,6 +78,13 @@ def grey(height: int = 360, width: int = 640) -> np.ndarray:
     return slope.astype(np.uint8)
 
 
+def pattern(index: int, width: int, height: int) -> np.ndarray:
+    """A smooth pattern without a face that moves with `index`: (height, width, 3) uint8."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / 9 + index / 5 + k) * np.cos(columns / 11 - index / 7 + 2 * k) for k in range(3)]
+    return (128 + 70 * np.stack(waves, -1)).astype(np.uint8)
+
+
 def cut_with_gap(path: Path, count: int, gap: range, **options) -> Path:
     """The demo clip with grey frames where `gap` says: the face leaves and returns."""
     return cut(path, count, change=lambda i, p: grey(*p.shape[:2]) if i in gap else p, **options)

@@ -5,16 +5,10 @@ import pytest
 from scipy.spatial import cKDTree
 
 from facemodel.atlas import build_atlas, image_to_texture, texture_to_image, to_texture, uv_to_pixels
-from facemodel.morphable import load_model
 from facemodel.rasterizer import interpolate
 from fitting.texture import pose
 
 HEIGHT, WIDTH = 300, 280
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
 
 
 @pytest.fixture(scope="module")

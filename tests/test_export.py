@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from facemodel.atlas import build_atlas
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.light import ambient_light, shade
-from facemodel.morphable import FLIP, load_model
+from facemodel.morphable import FLIP
 from facemodel.rasterizer import interpolate
 from fitting import commands
 from fitting import export as exporting
@@ -27,11 +27,6 @@ from fitting.trackfile import Track, save_track
 
 HEIGHT, WIDTH = 300, 260
 YAW, PITCH, ROLL = 12.0, -7.0, 4.0
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
 
 
 def file_rotation():

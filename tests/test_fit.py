@@ -4,17 +4,11 @@ import pytest
 
 from facemodel.camera import axis_angle, project, to_camera
 from facemodel.errors import InputError
-from facemodel.morphable import load_model
 from fitting.fit import choose_face, errors, fit_frames
 from fitting.parameters import Frame, Layout, Shared, advance_frame, advance_shared
 from fitting.solver import Settings, slide_jaw, solve
 from fitting.views import LEVELS, make_view
 from tests.synthetic import SIZE, draw, known_face, true_landmarks
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
 
 
 def degrees_between(a, b):

@@ -13,11 +13,6 @@ UPPER_LIP, LOWER_LIP = [61, 62, 63], [67, 66, 65]
 RIGHT_LIDS, LEFT_LIDS = ([37, 38], [41, 40]), ([43, 44], [47, 46])
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
-
-
 def unit(model, *names):
     expression = np.zeros(model.expression_count, np.float32)
     expression[[model.expression_names.index(n) for n in names]] = 1

@@ -17,7 +17,6 @@ import compositing.replace
 import compositing.virtual
 import fitting.fit
 import fitting.track
-from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.images import read_image
@@ -40,9 +39,8 @@ def quick_fits():
 
 
 @pytest.fixture(scope="module")
-def person():
+def person(model):
     """A portrait of nobody, (480, 480, 3) uint8 RGB."""
-    model = load_model()
     return compositing.virtual.portrait(model, compositing.virtual.virtual_face(model, 5), 480)
 
 
@@ -135,7 +133,8 @@ def test_the_report_says_what_was_done(inputs, first):
     assert len(report["inputs"]["source_sha256"]) == len(report["inputs"]["target_sha256"]) == 64
     assert report["settings"]["texture"] == "delta" and report["settings"]["crf"] == 4
     assert len(report["settings_sha256"]) == 64
-    for stage in ("target", "track", "source texture", "target texture", "render", "seam", "blend", "encode"):
+    for stage in ("target", "track", "neutral texture", "decode", "source texture", "target texture", "render", "seam",
+                  "blend", "encode"):
         assert report["milliseconds_per_frame"][stage] > 0
     assert [row["frame"] for row in report["per_frame"]] == list(range(COUNT))
     for row in report["per_frame"]:
@@ -372,10 +371,25 @@ def test_settings_out_of_range(capsys, inputs, first, tmp_path):
     assert "SEED -1" in error_of(capsys, compositing.virtual.main, "-1")
     assert "nobody.png" in error_of(capsys, compositing.virtual.main, "1", "-o", tmp_path / "nobody.jpg")
     assert "no-model" in replace_error(capsys, *common, "--virtual", 1, "--model", tmp_path / "no-model")
-    for wrong in (["--virtual", "1.5"], ["--virtual", "x"], ["--texture", "none"], ["--crf", "good"]):
-        assert run(compositing.replace.main, *common, *wrong) == 2         # argparse's own, with the usage
-        assert "error: argument" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_line_that_cannot_be_understood(capsys, inputs):
+    """Status 2 and one line that names the option and where help is; no usage, which would hide it."""
+    replacing, clip = compositing.replace.main, inputs / "clip.mp4"
+    for main, argv, words in ((replacing, [clip, "--virtual", "1.5"], "--virtual: invalid int value: '1.5'"),
+                              (replacing, [clip, "--crf", "good"], "--crf: invalid float value: 'good'"),
+                              (replacing, [clip, "--crf"], "--crf: expected one argument"),
+                              (replacing, [clip, "--texture", "none"], "--texture: invalid choice: 'none'"),
+                              (replacing, [clip, "a.jpg", "b.jpg"], "b.jpg"),
+                              (replacing, [clip, "--quality", "3"], "--quality"),
+                              (compositing.virtual.main, [], "SEED"),
+                              (fitting.fit.main, [], "IMAGE"),
+                              (fitting.track.main, [clip, "--key-frames", "many"], "--key-frames")):
+        assert run(main, *argv) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and printed.out == ""
+        assert words in printed.err and "--help" in printed.err and "python -m " in printed.err
 
 
 def add_orientation(jpeg, orientation):
@@ -387,7 +401,7 @@ def add_orientation(jpeg, orientation):
 
 
 @pytest.mark.parametrize("kind", ["grey", "rgba", "16bit", "exif"])
-def test_kinds_of_photos(capsys, tmp_path, person, kind):
+def test_kinds_of_photos(capsys, tmp_path, model, person, kind):
     """Each gives the fit of the plain photo, up to what its samples lost."""
     photo = tmp_path / ("photo.jpg" if kind == "exif" else "photo.png")
     if kind == "grey":
@@ -401,7 +415,7 @@ def test_kinds_of_photos(capsys, tmp_path, person, kind):
         photo.write_bytes(add_orientation(photo.read_bytes(), 6))
     assert run(fitting.fit.main, photo) == 0
     assert "wrote" in capsys.readouterr().out
-    fit = load_track(tmp_path / "photo.npz", load_model())
+    fit = load_track(tmp_path / "photo.npz", model)
     assert fit.landmark_error[0] < 0.06 and fit.photometric_error[0] < 0.12
     assert abs(fit.rotation[0]).max() < 0.4                                    # upright, from the front
     assert fit.source_sha256 == ""

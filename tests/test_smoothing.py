@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facemodel.morphable import load_model
 from fitting.smoothing import runs, smooth_track
 from tests.test_trackfile import some_track
 
@@ -12,13 +11,13 @@ FRAMES = 60
 
 
 @pytest.fixture(scope="module")
-def clip():
+def clip(model):
     """A head that sways; noise on top."""
     t = np.arange(FRAMES)[:, None]
     rng = np.random.default_rng(0)
     rotation = 0.3 * np.sin(0.12 * t + np.array([0, 1, 2]))
     translation = np.array([20, 10, 700]) + 15 * np.sin(0.1 * t + np.array([0, 2, 4]))
-    track = replace(some_track(load_model(), FRAMES), rotation=rotation.astype(np.float32),
+    track = replace(some_track(model, FRAMES), rotation=rotation.astype(np.float32),
                     translation=translation.astype(np.float32))
     noisy = replace(track, rotation=(rotation + rng.normal(0, 0.005, (FRAMES, 3))).astype(np.float32),
                     translation=(translation + rng.normal(0, 0.5, (FRAMES, 3))).astype(np.float32))

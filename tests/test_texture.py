@@ -4,14 +4,8 @@ import pytest
 
 from facemodel.atlas import build_atlas, to_texture
 from facemodel.light import sh_basis, vertex_normals
-from facemodel.morphable import load_model
 from fitting.texture import albedo_texture, even_out, extract, fill, pose, skin_weight
 from tests.synthetic import SIZE, draw, known_face
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
 
 
 @pytest.fixture(scope="module")

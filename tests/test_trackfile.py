@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from facemodel.errors import InputError
-from facemodel.morphable import load_model
 from fitting.trackfile import Track, load_track, save_track
 
 
@@ -19,11 +18,6 @@ def some_track(model, frames=3, status=None):
         expression_names=np.array(model.expression_names), rotation=f32(frames, 3) * 0.1, translation=f32(frames, 3),
         focal=np.float32(200), principal_point=np.float32([60, 50]), light=f32(frames, 9, 3),
         landmarks=f32(frames, 68, 2), photometric_error=f32(frames), landmark_error=f32(frames))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
 
 
 def test_round_trip(model, tmp_path):

@@ -11,16 +11,9 @@ import pytest
 
 from compositing.video_writer import VideoWriter, compose_yuv
 from facemodel.errors import InputError
-from fitting.video_reader import Colour, Planes, VideoReader, planes_to_rgb, probe, read_frames
-
-NTSC = Fraction(30000, 1001)
-
-
-def picture(index, width, height):
-    """Return (H, W, 3) uint8: a smooth pattern that moves with `index`."""
-    rows, columns = np.mgrid[:height, :width]
-    waves = [np.sin(rows / 9 + index / 5 + k) * np.cos(columns / 11 - index / 7 + 2 * k) for k in range(3)]
-    return (128 + 70 * np.stack(waves, -1)).astype(np.uint8)
+from fitting.video_reader import VideoReader, probe, read_frames
+from fitting.yuv import Colour, Planes
+from tests.clips import NTSC, pattern
 
 
 def make_video(
@@ -44,7 +37,7 @@ def make_video(
             sound.layout = "mono"
         packets = []
         for index, at in zip(range(count), pts or range(count)):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size), "rgb24")
+            frame = av.VideoFrame.from_ndarray(pattern(index, *size), "rgb24")
             frame = frame.reformat(format=pix_fmt)
             frame.pts, frame.time_base = at, time_base
             packets += video.encode(frame)
@@ -175,32 +168,6 @@ def test_colour_tags_and_metadata(tmp_path, colour):
         assert tags.items() <= container.metadata.items()
 
 
-@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv444p"])
-@pytest.mark.parametrize("matrix", [1, 2, 6, 9])
-@pytest.mark.parametrize("range_", [0, 1, 2])
-def test_rgb_agrees_with_swscale(pix_fmt, matrix, range_):
-    """PyAV's own conversion rounds down, so that it lies up to 3 levels lower; a wrong matrix is off by tens."""
-    frame = av.VideoFrame.from_ndarray(picture(0, 96, 64), "rgb24").reformat(format=pix_fmt)
-    frame.colorspace, frame.color_range = matrix, range_
-    arrays = [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in frame.planes]
-    colour = Colour(matrix, 2 if pix_fmt.startswith("yuvj") else range_)
-    ours = planes_to_rgb(Planes(*arrays), colour)
-    assert np.abs(ours.astype(int) - frame.to_ndarray(format="rgb24")).max() <= 4
-
-
-@pytest.mark.parametrize("colour", [Colour(), Colour(1, 1), Colour(1, 2), Colour(9, 1)])
-def test_rgb_and_back_is_lossless(colour):
-    """Any smooth 4:2:0 picture comes back to the sample: the block's chroma mean undoes the repetition."""
-    rgb = picture(3, 96, 64).astype(np.float32) / 255
-    empty = Planes(np.zeros((64, 96), np.uint8), *np.zeros((2, 32, 48), np.uint8))
-    everywhere = np.ones((64, 96))
-    planes = compose_yuv(empty, rgb, everywhere, colour)
-    again = compose_yuv(empty, planes_to_rgb(planes, colour), everywhere, colour)
-    for plane, other in zip(planes, again):
-        assert np.abs(plane.astype(int) - other).max() <= 1
-        assert (plane != other).mean() < 0.25
-
-
 @pytest.mark.parametrize("subsampled", [True, False])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_compose_leaves_other_samples_alone(subsampled, kind):
@@ -252,7 +219,7 @@ def test_odd_size_is_kept(tmp_path, size):
 @pytest.mark.parametrize("turn", [(90,), (-90,), (180,), (0, True, False), (0, False, True), (90, True, False)])
 def test_rotated_source_becomes_upright(tmp_path, turn):
     source = make_video(tmp_path / "in.mp4", count=3, rotation=turn)
-    upright = np.rot90(picture(0, 96, 64), turn[0] // 90)
+    upright = np.rot90(pattern(0, 96, 64), turn[0] // 90)
     with av.open(str(source)) as container:
         assert next(container.decode(video=0)).rotation in (turn[0], -turn[0], 180, -180, 0)
     frames = copy_through(source, tmp_path / "out.mp4")
@@ -260,11 +227,11 @@ def test_rotated_source_becomes_upright(tmp_path, turn):
         assert probe(source).rotation_deg % 360 == turn[0] % 360
         assert np.abs(frames[0].rgb.astype(int) - upright).mean() < 6
     elif turn[0] == 0:
-        mirrored = picture(0, 96, 64)[:, ::-1] if turn[1] else picture(0, 96, 64)[::-1]
+        mirrored = pattern(0, 96, 64)[:, ::-1] if turn[1] else pattern(0, 96, 64)[::-1]
         assert np.abs(frames[0].rgb.astype(int) - mirrored).mean() < 6
     else:
         variants = [np.rot90(flipped, k) for flipped in (frames[0].rgb, frames[0].rgb[:, ::-1]) for k in range(4)]
-        same = [np.abs(v.astype(int) - picture(0, 96, 64)).mean() < 6 for v in variants if v.shape == (64, 96, 3)]
+        same = [np.abs(v.astype(int) - pattern(0, 96, 64)).mean() < 6 for v in variants if v.shape == (64, 96, 3)]
         assert sum(same) == 1
     out = next(read_frames(tmp_path / "out.mp4"))
     assert probe(tmp_path / "out.mp4").rotation_deg == 0
@@ -283,7 +250,7 @@ def test_rotated_source_becomes_upright(tmp_path, turn):
 def test_other_pixel_formats(tmp_path, codec, pix_fmt, suffix):
     options = {"crf": "4"} if codec.startswith("libx264") else {}
     source = make_video(tmp_path / f"in{suffix}", 3, codec=codec, pix_fmt=pix_fmt, options=options, rate=Fraction(25))
-    expected = picture(0, 96, 64).astype(int)
+    expected = pattern(0, 96, 64).astype(int)
     if pix_fmt == "gray":
         expected = expected @ [0.299, 0.587, 0.114]
         expected = np.repeat(expected[..., None], 3, -1)
@@ -317,8 +284,8 @@ def test_input_errors(tmp_path):
     assert "cannot be read as a video" in message("text.mp4", b"hello" * 100)
     assert "is a text file" in message("text.txt", b"hello" * 100)
     for suffix in (".png", ".jpg", ".webp"):
-        assert "is a photo" in message(f"photo{suffix}", cv2.imencode(suffix, picture(0, 96, 64))[1].tobytes())
-    assert "photo" in message("photo.mp4", cv2.imencode(".jpg", picture(0, 96, 64))[1].tobytes())
+        assert "is a photo" in message(f"photo{suffix}", cv2.imencode(suffix, pattern(0, 96, 64))[1].tobytes())
+    assert "photo" in message("photo.mp4", cv2.imencode(".jpg", pattern(0, 96, 64))[1].tobytes())
     with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=48000)
         for block in range(4):

@@ -91,6 +91,6 @@ def embed(positions, quads, importance, iterations=80):
 
 
 def texels(uv, grid, size=256):
-    """Width and height in texels at size x size of a grid of vertices (rows, columns): extents of its middle lines."""
+    """Width and height in texels, at size x size, of the box around a grid of vertices (rows, columns)."""
     p = uv[grid] * size
-    return np.ptp(p[..., 0].reshape(-1)), np.ptp(p[..., 1].reshape(-1))
+    return np.ptp(p[..., 0]), np.ptp(p[..., 1])

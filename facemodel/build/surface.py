@@ -140,7 +140,7 @@ def build_control_mesh(base):
     # slit: vertices behind the crown get a twin for the quads on the -x side
     cut = new_index[midline_back]
     twin = np.full(len(used), -1)
-    inner_cut = cut[:-1] if p[midline_back[0], 1] < p[midline_back[-1], 1] else cut[1:]
+    inner_cut = cut[:-1]                                        # the crown, where the slit ends, stays one vertex
     twin[inner_cut] = len(used) + np.arange(len(inner_cut))
     source = np.concatenate([source, source[inner_cut]])
     right_side = p[used][quads].mean(axis=1)[:, 0] < 0
