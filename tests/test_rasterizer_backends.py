@@ -20,6 +20,8 @@ from tests.test_rasterizer import soup
 
 EDGE = 1e-4                 # pixels; how near to an edge of both triangles float32 may take the one for the other
 
+ROUNDING = {"cuda": 0.0, "pytorch3d": 3e-5}     # pixels; PyTorch3D's positions are float32 in pictures of 200 pixels
+
 
 def head(seed, height=70, width=90, rings=28, grid=None):
     """A bumpy egg before the camera, nose-like fold included: xy (V, 2), z (V,), triangles (T, 3), height, width.
@@ -33,7 +35,7 @@ def head(seed, height=70, width=90, rings=28, grid=None):
     radius = 1 + bump + 0.5 * np.exp(-((u - 1.6) ** 2 + (v - 4.4) ** 2) / 0.05)
     points = 60 * radius[..., None] * np.stack([np.sin(u) * np.cos(v), -1.2 * np.cos(u), np.sin(u) * np.sin(v)], -1)
     camera = points.reshape(-1, 3) + [3, -4, 300]
-    xy = 150.0 * camera[:, :2] / camera[:, 2:] + [width / 2, height / 2]
+    xy = 1.7 * min(height, width) * camera[:, :2] / camera[:, 2:] + [width / 2, height / 2]
     if grid:
         xy = np.round(xy / grid) * grid
     index = np.arange(u.size).reshape(u.shape)
@@ -43,11 +45,11 @@ def head(seed, height=70, width=90, rings=28, grid=None):
     return xy.astype(np.float32), camera[:, 2].astype(np.float32), triangles.astype(np.int32), height, width
 
 
-def commons(height=64, width=56):
-    """The embedded face, 106,000 triangles in a small picture: many to a pixel."""
+def commons(zoom, height=64, width=56):
+    """The embedded face, 106,000 triangles: zoom 1 shows all of it, many triangles to a pixel."""
     model = load_model()
     camera = model.shape() + np.float32([0, 0, 700])
-    xy = 2.6 * width * camera[:, :2] / camera[:, 2:] + np.float32([width / 2, height / 2])
+    xy = zoom * 2.6 * width * camera[:, :2] / camera[:, 2:] + np.float32([width / 2, height / 2])
     return xy, camera[:, 2], model.triangles, height, width
 
 
@@ -57,7 +59,7 @@ def random_triangles(seed):
 
 
 SCENES = {"head": lambda: head(0), "tall head": lambda: head(1, height=110, width=64, rings=20),
-          "large": lambda: head(2, height=256, width=200, rings=40), "commons": commons,
+          "large": lambda: head(2, height=256, width=200, rings=40), "face": lambda: commons(1), "face close up": lambda: commons(6),
           "soup 0": lambda: random_triangles(0), "soup 1": lambda: random_triangles(1)}
 
 
@@ -70,8 +72,19 @@ def edge_distance(scene, triangle, rows, columns):
     return np.abs(cross / np.linalg.norm(along, axis=2)).min(axis=1)
 
 
-def compare(scene, raster, reference, edge):
-    """Asserts that two rasters agree; returns how many pixels went to the other side of an edge nearer than `edge`."""
+def altitude(scene, triangle):
+    """Smallest altitude of triangles in the picture, pixels."""
+    corners = scene[0][scene[2][triangle]].astype(float)
+    along = np.roll(corners, -1, axis=1) - corners
+    area = np.abs(along[:, 0, 0] * along[:, 1, 1] - along[:, 0, 1] * along[:, 1, 0])
+    return area / np.linalg.norm(along, axis=2).max(axis=1)
+
+
+def compare(scene, raster, reference, edge, rounding=0.0):
+    """Asserts that two rasters agree; returns how many pixels went to the other side of an edge nearer than `edge`.
+
+    rounding : pixels, precision of positions; barycentrics agree to 1e-4 or to what it makes of a small triangle
+    """
     other = raster.triangle != reference.triangle
     rows, columns = np.nonzero(other)
     for r in (raster, reference):
@@ -79,7 +92,9 @@ def compare(scene, raster, reference, edge):
         distance = edge_distance(scene, r.triangle[rows, columns][seen], rows[seen], columns[seen])
         assert (distance < edge).all(), f"{(distance >= edge).sum()} pixels differ away from an edge"
     same = ~other & reference.mask
-    np.testing.assert_allclose(raster.barycentric[same], reference.barycentric[same], atol=1e-4)
+    allowed = np.maximum(1e-4, rounding / altitude(scene, reference.triangle[same]))
+    away = np.abs(raster.barycentric[same] - reference.barycentric[same]).max(axis=1)
+    assert (away <= allowed).all(), f"barycentrics differ by up to {away.max()}"
     np.testing.assert_allclose(raster.depth[same], reference.depth[same], rtol=1e-5)
     assert np.isinf(raster.depth[~raster.mask]).all()
     return len(rows)
@@ -101,8 +116,7 @@ def test_same_scene_same_pixels(backend, name, cull):
     raster, reference = backend.rasterize(*scene, cull), rasterize(*scene, cull)
     assert reference.mask.mean() > 0.1
     np.testing.assert_array_equal(raster.mask, reference.mask)
-    differing = compare(scene, raster, reference, EDGE)
-    assert differing == 0
+    assert compare(scene, raster, reference, EDGE, ROUNDING[backend.name]) == 0
 
 
 @pytest.mark.parametrize("grid", [1 / 2, 1 / 16])
@@ -111,7 +125,7 @@ def test_centres_on_edges(backend, grid):
     scene = head(3, grid=grid)
     raster, reference = backend.rasterize(*scene), rasterize(*scene)
     np.testing.assert_array_equal(raster.mask, reference.mask)
-    compare(scene, raster, reference, 1e-9 if backend.name == "cuda" else EDGE)
+    compare(scene, raster, reference, 1e-9 if backend.name == "cuda" else EDGE, ROUNDING[backend.name])
 
 
 def test_nothing_to_see(backend):
@@ -164,7 +178,7 @@ def test_few_pixels_are_left_to_decide():
 
 
 @pytest.mark.parametrize("cull", [True, False])
-@pytest.mark.parametrize("name", ["head", "commons", "soup 1"])
+@pytest.mark.parametrize("name", ["head", "face", "soup 1"])
 def test_barycentrics_in_torch(name, cull):
     scene = SCENES[name]()
     xy, z, triangles, front = in_float64(scene, cull)
