@@ -6,6 +6,8 @@ all the same; see facemodel.visibility for how.
 """
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 
@@ -29,6 +31,7 @@ class NvdiffrastRasterizer:
         self.device = torch.device(device)
         self._draw = nvdiffrast.torch.rasterize
         try:
+            _load_plugin(nvdiffrast.torch.ops)
             self._context = nvdiffrast.torch.RasterizeCudaContext(device=self.device)
         except (ImportError, OSError, RuntimeError) as error:      # compiler, toolkit or driver
             reason = str(error).strip().split("\n")[0]
@@ -80,3 +83,23 @@ def clip_positions(xy, z, triangles, height, width):
     unit = 2 * xy / xy.new_tensor([width, height]) - 1
     depth = ((far + near) * z - 2 * far * near) / (far - near)      # over w = z: -1 at near, 1 at far
     return torch.cat([unit * z[:, None], depth[:, None], z[:, None]], dim=1).float()
+
+
+def _load_plugin(ops):
+    """Compiles nvdiffrast's kernels where that has not been done, and loads them.
+
+    nvdiffrast 0.3.3 then imports them by name, which fails with torch of 2026: extensions built with pybind11 3 no longer
+    enter themselves in sys.modules. Their folder on the path for that one import makes up for it.
+    """
+    try:
+        ops._get_plugin()
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("nvdiffrast_plugin"):
+            raise
+        from torch.utils.cpp_extension import _get_build_directory
+        folder = _get_build_directory(error.name, False)
+        sys.path.append(folder)
+        try:
+            ops._get_plugin()
+        finally:
+            sys.path.remove(folder)

@@ -2,7 +2,8 @@
 
 It decides in float32 in a space where the shorter side of the picture spans [-1, 1]: a centre within about 1e-5 pixel
 of an edge may go to either side (TOLERANCE counts it as covered by both), triangles with an area below 1e-8 in that
-space are lost, and barycentrics of triangles far smaller than a pixel are off by a few 1e-4. Nothing is settled afterwards, so that the comparison stays independent.
+space are lost, and barycentrics of triangles far smaller than a pixel are off by a few 1e-4. Nothing is settled
+afterwards, so that the comparison stays independent.
 """
 from __future__ import annotations
 

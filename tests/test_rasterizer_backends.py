@@ -2,6 +2,7 @@
 
 PyTorch3D and nvdiffrast are extras and nvdiffrast needs a GPU: what is missing is skipped with its reason.
 """
+import importlib
 import sys
 from types import ModuleType
 
@@ -59,8 +60,9 @@ def random_triangles(seed):
 
 
 SCENES = {"head": lambda: head(0), "tall head": lambda: head(1, height=110, width=64, rings=20),
-          "large": lambda: head(2, height=256, width=200, rings=40), "face": lambda: commons(1), "face close up": lambda: commons(6),
-          "soup 0": lambda: random_triangles(0), "soup 1": lambda: random_triangles(1)}
+          "large": lambda: head(2, height=256, width=200, rings=40), "face": lambda: commons(1),
+          "face close up": lambda: commons(6), "soup 0": lambda: random_triangles(0),
+          "soup 1": lambda: random_triangles(1)}
 
 
 def edge_distance(scene, triangle, rows, columns):
@@ -121,7 +123,7 @@ def test_same_scene_same_pixels(backend, name, cull):
 
 @pytest.mark.parametrize("grid", [1 / 2, 1 / 16])
 def test_centres_on_edges(backend, grid):
-    """The outline is the same where edges run through pixel centres; which of two neighbours is seen there may differ."""
+    """Where edges run through pixel centres the outline is the same; inside it, either neighbour may be seen there."""
     scene = head(3, grid=grid)
     raster, reference = backend.rasterize(*scene), rasterize(*scene)
     np.testing.assert_array_equal(raster.mask, reference.mask)
@@ -228,9 +230,9 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    package, module = ModuleType("nvdiffrast"), ModuleType("nvdiffrast.torch")
+    package, module, ops = ModuleType("nvdiffrast"), ModuleType("nvdiffrast.torch"), ModuleType("nvdiffrast.torch.ops")
     module.RasterizeCudaContext, module.rasterize = StandIn.RasterizeCudaContext, StandIn.rasterize
-    package.torch = module
+    package.torch, module.ops, ops._get_plugin = module, ops, lambda: None
     monkeypatch.setitem(sys.modules, "nvdiffrast", package)
     monkeypatch.setitem(sys.modules, "nvdiffrast.torch", module)
     return module
@@ -257,6 +259,18 @@ def test_nvdiffrast_that_does_not_compile_is_one_line(stand_in):
     stand_in.RasterizeCudaContext = fail
     with pytest.raises(InputError, match=r"^--device cuda: nvdiffrast can't be compiled \(Error building extension\)"):
         NvdiffrastRasterizer("cpu")
+
+
+def test_nvdiffrast_that_does_not_find_what_it_compiled(stand_in, monkeypatch, tmp_path):
+    """As nvdiffrast 0.3.3 with torch 2.12: compiled, but not importable by name."""
+    name = "nvdiffrast_plugin_of_a_test"
+    (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setattr("torch.utils.cpp_extension._get_build_directory", lambda name, verbose: str(tmp_path))
+    monkeypatch.setattr(stand_in.ops, "_get_plugin", lambda: importlib.import_module(name))
+    before = list(sys.path)
+    NvdiffrastRasterizer("cpu")
+    assert name in sys.modules and sys.path == before
+    del sys.modules[name]
 
 
 def pretend(monkeypatch, installed, gpu):
