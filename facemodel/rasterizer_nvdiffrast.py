@@ -23,7 +23,7 @@ class NvdiffrastRasterizer:
 
     Raises
     ------
-    InputError : when nvdiffrast can't be compiled, which it does on first use
+    InputError : when nvdiffrast can't be compiled, which it is on first use, or finds no GPU
     """
 
     def __init__(self, device="cuda"):
@@ -35,8 +35,9 @@ class NvdiffrastRasterizer:
             self._context = nvdiffrast.torch.RasterizeCudaContext(device=self.device)
         except (ImportError, OSError, RuntimeError) as error:      # compiler, toolkit or driver
             reason = str(error).strip().split("\n")[0]
-            raise InputError(f"--device cuda: nvdiffrast can't be compiled ({reason}); it needs the CUDA toolkit of "
-                             "torch's CUDA version and a C++ compiler; --device cpu needs neither") from error
+            raise InputError(f"--device cuda: nvdiffrast does not start ({reason}); it is compiled with "
+                             "the CUDA toolkit of torch's CUDA version and a C++ compiler; "
+                             "--device cpu needs neither") from error
 
     def __call__(self, xy, z, triangles, height, width, cull_backfaces=True):
         """Rasterises projected triangles; arguments and result as in facemodel.rasterizer.rasterize."""
@@ -88,7 +89,7 @@ def clip_positions(xy, z, triangles, height, width):
 def _load_plugin(ops):
     """Compiles nvdiffrast's kernels where that has not been done, and loads them.
 
-    nvdiffrast 0.3.3 then imports them by name, which fails with torch of 2026: extensions built with pybind11 3 no longer
+    nvdiffrast 0.3.3 then imports them by name, which fails with torch 2.12: extensions built with pybind11 3 no longer
     enter themselves in sys.modules. Their folder on the path for that one import makes up for it.
     """
     try:

@@ -5,24 +5,25 @@ import os
 import sys
 from pathlib import Path
 
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 
 MODEL_HELP = "'commons' (embedded, default) or the path of a model"
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda")      # facemodel.device knows one more, to compare with
 
 
 def add_common(parser):
     """Adds --model, --device and --verbose."""
     parser.add_argument("--model", default="commons", help=MODEL_HELP)
     parser.add_argument("--device", choices=DEVICES, default="auto",
-                        help="where to compute; this version computes on the CPU, so 'cuda' is an error")
+                        help="where to compute: 'cuda' needs an NVIDIA GPU and pip install -e \".[gpu]\"; "
+                             "'auto' (default) takes it where both are there, else the CPU")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
 
 
 def check_device(device):
-    """Raises InputError for a device that can't be had."""
-    if device == "cuda":
-        raise InputError("--device cuda: this version computes on the CPU only; leave --device out")
+    """The facemodel.device.Backend of a --device; raises InputError for one that can't be had."""
+    return backend_for(device)
 
 
 def check_writable(path, option="-o"):
