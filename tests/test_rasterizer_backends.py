@@ -247,6 +247,8 @@ def test_around_nvdiffrast(stand_in, name, cull):
     assert compare(scene, raster, reference, 0) == 0
     assert raster.triangle.dtype == np.int32 and raster.barycentric.dtype == raster.depth.dtype == np.float32
     if name == "head":
+        on_edges = head(4, grid=1 / 2)                                           # here even the choice of neighbour
+        assert compare(on_edges, NvdiffrastRasterizer("cpu")(*on_edges, cull), rasterize(*on_edges, cull), 0) == 0
         assert (snapped(scene, cull).triangle != reference.triangle).any()       # there was something to settle
         empty = NvdiffrastRasterizer("cpu")(scene[0], -scene[1], *scene[2:])
         assert not empty.mask.any()
