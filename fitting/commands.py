@@ -10,10 +10,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 
 MODEL_HELP = "'commons' (embedded, default) or the path of a model"
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda")      # facemodel.device knows one more, to compare with
 
 
 def add_common(parser):
@@ -21,7 +22,8 @@ def add_common(parser):
     parser.error = partial(_refuse, parser)
     parser.add_argument("--model", default="commons", help=MODEL_HELP)
     parser.add_argument("--device", choices=DEVICES, default="auto",
-                        help="where to compute; this version computes on the CPU, so 'cuda' is an error")
+                        help="where to compute: 'cuda' needs an NVIDIA GPU and pip install -e \".[gpu]\"; "
+                             "'auto' (default) takes it where both are there, else the CPU")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
 
 
@@ -30,9 +32,8 @@ def _refuse(parser, message):
 
 
 def check_device(device):
-    """Raises InputError for a device that can't be had."""
-    if device == "cuda":
-        raise InputError("--device cuda: this version computes on the CPU only; leave --device out")
+    """The facemodel.device.Backend of a --device; raises InputError for one that can't be had."""
+    return backend_for(device)
 
 
 def check_writable(path, option="-o"):

@@ -1,0 +1,75 @@
+"""Where the heavy steps are computed.
+
+Each implementation of the rasteriser has the signature and the rules of facemodel.rasterizer.rasterize. torch and what
+builds on it are imported only once a device needs them.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from facemodel import rasterizer
+from facemodel.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "pytorch3d")
+INSTALL = {"cuda": 'pip install -e ".[gpu]"', "pytorch3d": 'pip install -e ".[pytorch3d]"'}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What computes.
+
+    name : str, 'cpu' (numba), 'cuda' (nvdiffrast and torch) or 'pytorch3d' (on the CPU, to compare with)
+    rasterize : callable like facemodel.rasterizer.rasterize
+    torch_device : str, where fitting.energy_torch assembles normal equations, or None: fitting.energy does, in numba
+    """
+
+    name: str
+    rasterize: Callable
+    torch_device: str | None = None
+
+
+CPU = Backend("cpu", rasterizer.rasterize)
+
+
+def backend_for(device="auto"):
+    """The backend of a name in DEVICES; 'auto' takes CUDA where nvdiffrast, torch and a GPU are there, else the CPU.
+
+    Raises
+    ------
+    InputError : the device can't be had; the message says what is missing and how to install it
+    """
+    if device not in DEVICES:
+        raise InputError(f"--device {device}: no such device; choose one of {', '.join(DEVICES)}")
+    if device == "cpu":
+        return CPU
+    if device == "pytorch3d":
+        _require(device, "torch", "pytorch3d")
+        from facemodel.rasterizer_pytorch3d import rasterize
+        return Backend("pytorch3d", rasterize)
+    if device == "auto" and not (_installed("nvdiffrast") and _installed("torch") and _has_gpu()):
+        return CPU
+    _require(device, "torch", "nvdiffrast")
+    if not _has_gpu():
+        import torch
+        why = "finds no NVIDIA GPU" if torch.version.cuda else "is built for the CPU only"
+        raise InputError(f"--device cuda: torch {torch.__version__} {why}; leave --device out to compute on the CPU")
+    from facemodel.rasterizer_nvdiffrast import NvdiffrastRasterizer
+    return Backend("cuda", NvdiffrastRasterizer("cuda"), "cuda")
+
+
+def _installed(package):
+    return find_spec(package) is not None
+
+
+def _has_gpu():
+    import torch
+    return torch.cuda.is_available()
+
+
+def _require(device, *packages):
+    missing = [p for p in packages if not _installed(p)]
+    if missing:
+        raise InputError(f"--device {device}: {' and '.join(missing)} not installed; install with {INSTALL[device]}, "
+                         "or leave --device out to compute on the CPU")
