@@ -22,7 +22,7 @@ class Backend:
 
     name : str, 'cpu' (numba), 'cuda' (nvdiffrast and torch) or 'pytorch3d' (on the CPU, to compare with)
     rasterize : callable like facemodel.rasterizer.rasterize
-    torch_device : str, where fitting.energy_torch assembles normal equations, or None: fitting.energy does, in numba
+    torch_device : str, where fitting.photometric_torch assembles normal equations; None: fitting.photometric does
     """
 
     name: str

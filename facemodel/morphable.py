@@ -110,7 +110,7 @@ class MorphableModel:
 
     @cached_property
     def sampling_weight(self):
-        """(V,) float32, what a colour term should look at: skin of the face, less so eyes, hardly the mouth's inside."""
+        """(V,) float32, what a colour term looks at: skin of the face, less so eyes, hardly the mouth's inside."""
         r = self.regions
         weight = r["face"] * (1 - 0.97 * r["mouth_interior"]) * (1 - 0.6 * r["eyes"]) * (1 - r["ears"])
         return weight.astype(np.float32)

@@ -85,7 +85,7 @@ def _cross(a, b, out):
 
 @njit(cache=True, fastmath=True)
 def _add_columns(rows, first, factor, corners, basis):
-    """rows (3, columns) += sum over corners and axes of factor (3 channels, 3 corners, 3 axes) times basis (V, 3, K)."""
+    """rows (3, columns) += sum over corners and axes of factor (3 channels, corners, axes) times basis (V, 3, K)."""
     count = basis.shape[2]
     r0, r1, r2 = rows[0], rows[1], rows[2]
     for corner in range(3):

@@ -10,9 +10,10 @@ from facemodel.light import ambient_light, sh_basis, sh_gradient
 from facemodel.morphable import load_model
 from fitting import energy
 from fitting.energy import Samples
-from fitting.energy_torch import TorchPhotometric, sample_image, sh_basis_and_gradient
 from fitting.parameters import Frame, Layout, Shared
-from fitting.solver import View, draw_samples, sample_weights
+from fitting.photometric import _sample_image, photometric
+from fitting.photometric_torch import TorchPhotometric, sample_image, sh_basis_and_gradient
+from fitting.solver import View, draw_samples
 from tests.small_model import small_model
 from tests.test_energy import BLOCKS, CENTRE, scene
 
@@ -37,7 +38,7 @@ def weighted(scene):
 
 def in_numba(model, shared, frame, image, samples, vertices, albedo, centre, layout, dtype, scale=1.0):
     """Residual, Jacobian, and the normal equations as the solver makes them, J^T W J and J^T W r in float64."""
-    residual, jacobian = energy.photometric(model, vertices, albedo, image, samples, shared, frame, centre, layout,
+    residual, jacobian = photometric(model, vertices, albedo, image, samples, shared, frame, centre, layout,
                                             dtype=dtype)
     w = scale * samples.weight * energy.robust_weights(residual) / samples.weight.sum()
     j, w = jacobian.astype(np.float64), np.repeat(w, 3)
@@ -88,7 +89,7 @@ def test_normal_equations(device, active, dtype):
 def test_energy(device, dtype):
     """Robust and quadratic part: some samples' colours are set to fall below epsilon."""
     model, shared, frame, image, samples, vertices, albedo = weighted(scene(3))
-    residual, _ = energy.photometric(model, vertices, albedo, image, samples, shared, frame, CENTRE, dtype=np.float64)
+    residual, _ = photometric(model, vertices, albedo, image, samples, shared, frame, CENTRE, dtype=np.float64)
     term = TorchPhotometric(model, device, dtype)
     prepared = term.prepare(image, samples)
     for scale in (1.0, 0.02):                           # image and albedo scaled: residuals shrink with them
@@ -104,7 +105,8 @@ def test_samples_at_the_border_of_the_picture():
     image = rng.uniform(0, 1, (9, 12, 3))
     xy = np.concatenate([rng.uniform(-3, 15, (60, 2)), [[12.0, 9.0], [0, 0], [10.5, 7.5], [1.5, 1.5], [10.499, 7.499]]])
     colour, gradient = np.empty((len(xy), 3)), np.empty((len(xy), 3, 2))
-    energy._sample_image(image, xy, colour, gradient)
+    for n, (u, v) in enumerate(xy):
+        _sample_image(image, u, v, np.empty((4, 4)), colour[n], gradient[n])
     found = sample_image(torch.as_tensor(image), torch.as_tensor(xy))
     np.testing.assert_allclose(found[0], colour, atol=1e-12)
     np.testing.assert_allclose(found[1], gradient, atol=1e-12)
@@ -134,8 +136,7 @@ def test_embedded_model_in_float32(device):
     vertices, albedo = model.shape(shared.identity, frame.expression), model.albedo(shared.albedo)
     camera = to_camera(vertices, frame.rotation, frame.translation)
     assert np.ptp(project(camera, shared.focal, centre), axis=0).min() > 80
-    samples = draw_samples(model, vertices, shared, frame, View(image, 1.0, np.zeros(2), centre, None), 3000,
-                           sample_weights(model))
+    samples = draw_samples(model, vertices, shared, frame, View(image, 1.0, np.zeros(2), centre, None), 3000)
     assert isinstance(samples, Samples) and len(samples.triangle) > 2000
     layout = Layout.build(model, BLOCKS)
     _, _, hessian, gradient = in_numba(model, shared, frame, image, samples, vertices, albedo, centre, layout,

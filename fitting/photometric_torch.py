@@ -79,7 +79,7 @@ class TorchPhotometric:
         return DeviceSamples(self._send(image), corners, self._send(samples.barycentric), self._send(samples.weight))
 
     def photometric(self, vertices, albedo, samples, shared, frame, principal_point, layout=None):
-        """Colour residuals of equation 4 and, if asked for, their Jacobian, as fitting.energy.photometric.
+        """Colour residuals of equation 4 and, if asked for, their Jacobian, as fitting.photometric.photometric.
 
         Parameters
         ----------
