@@ -38,7 +38,8 @@ class MorphableModel:
     contour_paths : (17, K) int32, vertices over which each jaw landmark slides
     regions : dict name -> (V,) float32 in [0, 1]
     coarse_edges : (E, 2) int32, edges of a coarser mesh, for graphs over the surface
-    coarse_refine : (V, V1) csr float32, from the coarser mesh to the surface; its vertices are the surface's first V1
+    coarse_refine : (V, V1) csr float32, from the coarser mesh to the surface
+    coarse_index : (V1,) int32, the surface's vertex at each vertex of the coarser mesh
     """
 
     name: str
@@ -58,6 +59,7 @@ class MorphableModel:
     regions: dict = field(repr=False)
     coarse_edges: np.ndarray = field(repr=False)
     coarse_refine: sp.csr_matrix = field(repr=False)
+    coarse_index: np.ndarray = field(repr=False)
 
     @property
     def identity_count(self):
@@ -172,7 +174,8 @@ def _load_commons(folder):
         triangles=triangulate(fine_quads), albedo_mean=albedo_mean, albedo_basis=albedo_basis,
         uv=refine @ d["uv"], landmarks=d["landmarks"], contour_paths=d["contour_paths"],
         regions={str(n): np.clip(regions[:, i], 0, 1) for i, n in enumerate(d["region_names"])},
-        coarse_edges=unique_edges(coarse_quads)[0].astype(np.int32), coarse_refine=coarse_refine)
+        coarse_edges=unique_edges(coarse_quads)[0].astype(np.int32), coarse_refine=coarse_refine,
+        coarse_index=np.arange(coarse_refine.shape[1], dtype=np.int32))
 
 
 def read_albedo(path, coarse_refine):

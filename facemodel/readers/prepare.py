@@ -1,0 +1,233 @@
+"""From a RawModel to a MorphableModel: one disc-like surface with mouth and eyes closed, regions, landmarks, a chart.
+
+The embedded model serves as the guide: laid over the other mean face (transfer.py), it lends its regions, the paths of
+the jaw line, landmarks that no table names, and its albedo where the other model has none.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from facemodel.build.chart import chart_importance, embed
+from facemodel.errors import InputError
+from facemodel.morphable import FLIP, MorphableModel
+from facemodel.readers import membrane, mesh, transfer
+from facemodel.readers.coarse import coarse_graph
+from facemodel.readers.raw import ALBEDO_COUNT, EXPRESSION_COUNT, IDENTITY_COUNT
+
+BEHIND, BELOW = 115.0, 60.0  # mm: what lies further behind the eyes or below the chin is left out
+CHART_ITERATIONS = 60
+HOLE_REACH = 25.0            # mm from the lips' or lids' landmarks to the middle of the hole that they surround
+
+
+def _head_front(raw):
+    """(V,) bool, what is kept of a head: its front with ears and some neck."""
+    v, marks = raw.vertices, raw.landmarks
+    eyes = v[[marks[k] for k in (36, 39, 42, 45)]].mean(axis=0)
+    mouth = v[[marks[48], marks[54]]].mean(axis=0)
+    chin = mouth[1] - 0.62 * (eyes[1] - mouth[1])
+    return (v[:, 2] > eyes[2] - BEHIND) & (v[:, 1] > chin - BELOW)
+
+
+def _take(raw, used, triangles):
+    """The RawModel with only the vertices `used`."""
+    new = np.full(len(raw.vertices), -1)
+    new[used] = np.arange(len(used))
+    cut = lambda a: None if a is None else a[used]
+    return replace(raw, vertices=raw.vertices[used], identity=raw.identity[used], expression=raw.expression[used],
+                   albedo_mean=cut(raw.albedo_mean), albedo_basis=cut(raw.albedo_basis), triangles=triangles,
+                   landmarks={k: int(new[i]) for k, i in raw.landmarks.items() if new[i] >= 0})
+
+
+def _holes(raw):
+    """The surface's holes by what they are: ('mouth', -1), ('eye', number of the eyeball) or ('other', -1), each a loop.
+
+    Holes are all borders but the longest.
+    """
+    loops = mesh.border_loops(raw.triangles)
+    length = [np.linalg.norm(np.diff(raw.vertices[np.append(x, x[0])], axis=0), axis=1).sum() for x in loops]
+    outer = int(np.argmax(length))
+    lips = raw.vertices[[raw.landmarks[48], raw.landmarks[54]]].mean(axis=0)
+    out, mouth = [], None
+    for k in np.argsort(length)[::-1]:
+        if k == outer:
+            continue
+        loop, centre = loops[k], raw.vertices[loops[k]].mean(axis=0)
+        kind = ("other", -1)
+        if mouth is None and np.linalg.norm((centre - lips)[:2]) < HOLE_REACH / 2:
+            kind, mouth = ("mouth", -1), k
+        for number, (eyeball, _) in enumerate(raw.eyeballs):
+            if np.linalg.norm((centre - eyeball)[:2]) < HOLE_REACH / 2:
+                kind = ("eye", number)
+        out.append((*kind, loop))
+    return out
+
+
+def close_holes(raw):
+    """Fills mouth, eyes and whatever else is open inside the outer border.
+
+    Returns
+    -------
+    RawModel with the sheets' vertices at its end
+    mouth, eyes : (V,) bool, vertices of the mouth's and the eyes' sheets
+    """
+    count = len(raw.vertices)
+    parts = {name: [getattr(raw, name)] for name in ("vertices", "identity", "expression", "triangles")}
+    colours = raw.albedo_mean is not None
+    if colours:
+        parts |= {"albedo_mean": [raw.albedo_mean], "albedo_basis": [raw.albedo_basis]}
+    kinds = [np.full(count, "skin", "U5")]
+    for kind, number, loop in _holes(raw):
+        sheet = membrane.close_hole(loop[::-1], raw.vertices)
+        points = membrane.follow(sheet, raw.vertices)
+        moved = membrane.follow(sheet, raw.expression)
+        if kind == "mouth":
+            points = membrane.recede(sheet, points)
+        elif kind == "eye":
+            points = membrane.bulge(points, *raw.eyeballs[number])
+            moved = np.zeros_like(moved)                    # the eyeball stays where it is when its lids move
+        parts["vertices"].append(points.astype(np.float32))
+        parts["identity"].append(membrane.follow(sheet, raw.identity).astype(np.float32))
+        parts["expression"].append(moved.astype(np.float32))
+        if colours:
+            for name in ("albedo_mean", "albedo_basis"):
+                parts[name].append(membrane.follow(sheet, getattr(raw, name)).astype(np.float32))
+        index = np.concatenate([sheet.loop, count + np.arange(len(points))])
+        parts["triangles"].append(index[sheet.triangles].astype(np.int32))
+        kinds.append(np.full(len(points), kind, "U5"))
+        count += len(points)
+    kinds = np.concatenate(kinds)
+    closed = replace(raw, **{name: np.concatenate(arrays) for name, arrays in parts.items()})
+    return closed, kinds == "mouth", kinds == "eye"
+
+
+def regions_from(guide, registration, vertices, normals, mouth, eyes):
+    """The guide's regions on another surface: dict name -> (V,) float32 in [0, 1].
+
+    Sheets over mouth and eyes are those regions themselves; where there is none, the guide's region is carried over.
+    """
+    inside, seeing = guide.regions["mouth_interior"] > 0.5, guide.regions["eyes"] > 0.5
+    allowed = np.ones(guide.vertex_count, bool)
+    if mouth.any():
+        allowed &= ~inside
+    if eyes.any():
+        allowed &= ~seeing
+    names = list(guide.regions)
+    values = np.stack([guide.regions[n] for n in names], axis=1)
+    found = transfer.carry_over(registration, values, allowed, vertices, normals).clip(0, 1)
+    out = {n: np.ascontiguousarray(found[:, k]) for k, n in enumerate(names)}
+    sheet = mouth | eyes
+    for name in names:
+        if sheet.any():
+            out[name][sheet] = 1.0 if name == "face" else 0.0
+    if mouth.any():
+        out["mouth_interior"] = mouth.astype(np.float32)
+    if eyes.any():
+        out["eyes"] = eyes.astype(np.float32)
+    return out
+
+
+def _albedo(raw, guide, registration, normals, mouth, eyes):
+    """The model's own colours, or the guide's; the mouth's sheet always takes the guide's mouth."""
+    inside, seeing = guide.regions["mouth_interior"] > 0.5, guide.regions["eyes"] > 0.5
+    if raw.albedo_mean is not None:
+        mean, basis = raw.albedo_mean.copy(), raw.albedo_basis.copy()
+        if mouth.any():
+            mean[mouth] = transfer.carry_over(registration, guide.albedo_mean, inside, raw.vertices[mouth])
+            basis[mouth] = 0
+        return mean, basis
+    mean = np.zeros((len(raw.vertices), 3), np.float32)
+    basis = np.zeros((len(raw.vertices), 3, guide.albedo_count), np.float32)
+    skin = ~(mouth | eyes)
+    for here, there, facing in ((skin, ~(inside | seeing), normals), (mouth, inside, None), (eyes, seeing, None)):
+        if here.any():
+            n = None if facing is None else facing[here]
+            mean[here] = transfer.carry_over(registration, guide.albedo_mean, there, raw.vertices[here], n)
+            basis[here] = transfer.carry_over(registration, guide.albedo_basis, there, raw.vertices[here], n)
+    return mean, basis
+
+
+def orthogonal_modes(modes, weight, count=IDENTITY_COUNT):
+    """Rotates linear modes so that they are orthogonal where `weight` is, strongest first.
+
+    Coefficients that are independent with unit variance stay so under a rotation; hence the new modes describe the very
+    same distribution of shapes, and the first `count` keep most of its variance in the weighted region.
+
+    Parameters
+    ----------
+    modes : (V, 3, n) float, displacement per standard deviation
+    weight : (V,) float >= 0
+
+    Returns
+    -------
+    (V, 3, min(n, count)) float32
+    """
+    flat = modes.reshape(-1, modes.shape[2]).astype(np.float64)
+    weighted = flat * np.sqrt(np.repeat(weight, 3))[:, None]
+    values, vectors = np.linalg.eigh(weighted.T @ weighted)
+    vectors = vectors[:, np.argsort(values)[::-1][:count]]
+    vectors = vectors * np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])] < 0, -1, 1)
+    return (flat @ vectors).reshape(*modes.shape[:2], -1).astype(np.float32)
+
+
+def _mouth_opened(raw, landmarks, wanted=18.0):
+    """The mean face with its mouth open, by the expression that parts the lips most: (V, 3)."""
+    part = raw.expression[landmarks[62], 1] - raw.expression[landmarks[66], 1]
+    low, high = raw.expression_range
+    if len(part) == 0:
+        return raw.vertices.astype(np.float64)
+    reach = np.maximum(part * high, part * low)
+    k = int(np.argmax(reach))
+    limit = high if part[k] > 0 else low
+    share = min(0.8, wanted / max(reach[k], 1e-6))
+    return raw.vertices + share * limit * raw.expression[..., k].astype(np.float64)
+
+
+def prepare(raw, guide):
+    """Makes a model of a file's contents.
+
+    Parameters
+    ----------
+    raw : RawModel
+    guide : MorphableModel, the embedded model
+
+    Returns
+    -------
+    MorphableModel, without subdivision: its control mesh is its surface
+
+    Raises
+    ------
+    InputError : when the mesh is no face with one outer border
+    """
+    try:
+        eyes_and_mouth = np.isin(np.arange(len(raw.vertices)), list(raw.landmarks.values()))
+        raw = replace(raw, triangles=mesh.face_outwards(raw.vertices, raw.triangles, eyes_and_mouth))
+        raw = _take(raw, *mesh.cut_out(raw.vertices, raw.triangles, _head_front(raw)))
+        raw.check(f"{raw.name}: front of the head")
+        raw, mouth, eyes = close_holes(raw)
+        registration = transfer.register(guide, raw.vertices, raw.triangles, raw.landmarks)
+        landmarks = transfer.nearest_vertices(registration, guide.landmarks, raw.vertices, raw.triangles)
+        for k, vertex in raw.landmarks.items():
+            landmarks[k] = vertex
+        paths = transfer.nearest_vertices(registration, guide.contour_paths.ravel(), raw.vertices, raw.triangles)
+        normals = mesh.vertex_normals(raw.vertices, raw.triangles)
+        regions = regions_from(guide, registration, raw.vertices, normals, mouth, eyes)
+        uv = embed(_mouth_opened(raw, landmarks), raw.triangles, chart_importance(regions), CHART_ITERATIONS)
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(
+            f"{raw.name}: its mesh can't be used as a face: {error}") from error
+    albedo_mean, albedo_basis = _albedo(raw, guide, registration, normals, mouth, eyes)
+    identity = raw.identity if raw.orthogonal else orthogonal_modes(raw.identity, regions["face"])
+    index, edges, refine = coarse_graph(raw.vertices, raw.triangles)
+    flipped = lambda basis, count: np.ascontiguousarray(basis[..., :count] * FLIP[:, None], np.float32)
+    expressions = len(raw.expression_names) if raw.expression_names else EXPRESSION_COUNT
+    return MorphableModel(
+        name=raw.name, hash=raw.hash, control_mean=np.ascontiguousarray(raw.vertices * FLIP, np.float32),
+        control_identity=flipped(identity, IDENTITY_COUNT), control_expression=flipped(raw.expression, expressions),
+        expression_names=raw.expression_names, expression_range=raw.expression_range,
+        refine=sp.identity(len(raw.vertices), np.float32, "csr"), triangles=raw.triangles.astype(np.int32),
+        albedo_mean=albedo_mean.clip(0, 1), albedo_basis=albedo_basis[..., :ALBEDO_COUNT], uv=uv.astype(np.float32),
+        landmarks=landmarks.astype(np.int32), contour_paths=paths.reshape(guide.contour_paths.shape).astype(np.int32),
+        regions=regions, coarse_edges=edges, coarse_refine=refine, coarse_index=index)
