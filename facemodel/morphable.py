@@ -14,6 +14,7 @@ from facemodel.errors import InputError
 from facemodel.subdivision import catmull_clark, subdivide, triangulate, unique_edges
 
 FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
+GEOMETRY, SKIN = "commons_face.npz", "albedo.npz"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def load_model(name="commons"):
 
     Parameters
     ----------
-    name : str, 'commons' for the embedded model, or the path of a model file or folder
+    name : str, 'commons' for the embedded model, or the path of a model file or folder: the embedded model's format, or
+        one that facemodel.readers knows (BFM 2009, 2017, 2019, ICT-FaceKit). Those are prepared on their first use,
+        which takes about a minute and says so on stderr, and kept in the user's cache
 
     Raises
     ------
@@ -144,14 +147,26 @@ def load_model(name="commons"):
         return _load_commons(assets.path("commons_face"))
     path = Path(name)
     if not path.exists():
-        raise InputError(f"{name}: no such model; give 'commons' or the path of a model folder")
-    if (path / "commons_face.npz").is_file():
+        raise InputError(f"{name}: no such model; give 'commons' or the path of a model file or folder")
+    if (path / GEOMETRY).is_file():
         return _load_commons(path)
-    raise InputError(f"{name}: not a model that this version reads; it must hold commons_face.npz and albedo.npz")
+    from facemodel.readers import cache              # its modules build on this one
+    model = cache.load(path)
+    if model is None:
+        raise InputError(f"{name}: not a model that this version reads; it must be a folder with commons_face.npz and "
+                         "albedo.npz, a Basel Face Model (01_MorphableModel.mat or a .h5 of 2017 or 2019) or "
+                         "ICT-FaceKit's FaceXModel")
+    return model
+
+
+def commons_files(folder=None):
+    """The two files of the embedded model, or of a model in its format in `folder`."""
+    folder = assets.path("commons_face") if folder is None else folder
+    return folder / GEOMETRY, folder / SKIN
 
 
 def _load_commons(folder):
-    geometry, skin = folder / "commons_face.npz", folder / "albedo.npz"
+    geometry, skin = commons_files(folder)
     for file in (geometry, skin):
         if not file.is_file():
             raise InputError(f"{file} is missing; build it with: python -m facemodel.build "

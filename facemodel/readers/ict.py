@@ -23,7 +23,6 @@ MM = 10.0
 SKIN_POLYGONS = 11144                                    # face, head and neck come first
 EYEBALLS = ((21451, 22221), (23021, 23791))              # vertices of the scleras, left and right
 NEUTRAL, BASIS, INDICES = "generic_neutral_mesh.obj", "ict_facekit_basis.npz", "vertex_indices.json"
-NOT_FACE = ("PupilDilate",)                              # moves nothing of the surface
 
 
 def find(path):
@@ -115,17 +114,24 @@ def read(place, skin_polygons=SKIN_POLYGONS, eyeballs=EYEBALLS):
 
     Returns
     -------
-    RawModel; 68 landmarks from vertex_indices.json, expressions in [0, 1] with ARKit's names, no albedo
+    RawModel; 68 landmarks from vertex_indices.json, its `expressions` in [0, 1] with ARKit's names, no albedo.
+    mouthClose brings jawOpen along, as in the embedded model: a lowered chin behind closed lips
     """
     indices = need((place.parent if place.is_file() else place) / INDICES, WHERE)
     try:
-        landmarks = json.loads(indices.read_text())["idx_to_landmark_verts"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{indices}: holds no idx_to_landmark_verts; {WHERE}") from error
+        markup = json.loads(indices.read_text())
+        landmarks, wanted = markup["idx_to_landmark_verts"], markup["expressions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{indices}: holds no idx_to_landmark_verts and expressions; {WHERE}") from error
     if len(landmarks) != 68:
         raise InputError(f"{indices}: {len(landmarks)} landmarks, expected 68")
     mean, identity, expression, names, polygons = _from_npz(place) if place.is_file() else _from_folder(place)
-    kept = [k for k, n in enumerate(names) if not n.startswith(NOT_FACE)]
+    missing = sorted(set(wanted) - set(names))
+    if missing:
+        raise InputError(f"{place}: lacks the expressions {', '.join(missing)}; {WHERE}")
+    kept = [k for k, n in enumerate(names) if n in set(wanted)]
+    if "mouthClose" in names and "jawOpen" in names:      # by itself it would pull the lips through the nose
+        expression[names.index("mouthClose")] += expression[names.index("jawOpen")]
     mean = mean * MM
     basis = lambda shapes: np.ascontiguousarray(np.moveaxis(np.asarray(shapes, np.float32) * MM, 0, -1))
     return RawModel(

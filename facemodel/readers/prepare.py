@@ -5,6 +5,7 @@ the jaw line, landmarks that no table names, and its albedo where the other mode
 """
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -223,8 +224,10 @@ def prepare(raw, guide):
     index, edges, refine = coarse_graph(raw.vertices, raw.triangles)
     flipped = lambda basis, count: np.ascontiguousarray(basis[..., :count] * FLIP[:, None], np.float32)
     expressions = len(raw.expression_names) if raw.expression_names else EXPRESSION_COUNT
+    borrowed = "" if raw.albedo_mean is not None else guide.hash
     return MorphableModel(
-        name=raw.name, hash=raw.hash, control_mean=np.ascontiguousarray(raw.vertices * FLIP, np.float32),
+        name=raw.name, hash=hashlib.sha256(f"{raw.hash}{borrowed}".encode()).hexdigest()[:16], 
+        control_mean=np.ascontiguousarray(raw.vertices * FLIP, np.float32),
         control_identity=flipped(identity, IDENTITY_COUNT), control_expression=flipped(raw.expression, expressions),
         expression_names=raw.expression_names, expression_range=raw.expression_range,
         refine=sp.identity(len(raw.vertices), np.float32, "csr"), triangles=raw.triangles.astype(np.int32),
