@@ -150,7 +150,7 @@ def load_model(name="commons"):
         raise InputError(f"{name}: no such model; give 'commons' or the path of a model file or folder")
     if (path / GEOMETRY).is_file():
         return _load_commons(path)
-    from facemodel.readers import cache              # its modules build on this one
+    from facemodel.readers import cache  # its modules build on this one
     model = cache.load(path)
     if model is None:
         raise InputError(f"{name}: not a model that this version reads; it must be a folder with commons_face.npz and "

@@ -2,8 +2,8 @@
 
 T. Gerig et al., "Morphable Face Models - An Open Framework", 2018, doi:10.1109/FG.2018.00021. For shape, color and
 expression: /NAME/model/mean (3 V,), pcaBasis (3 V, n) with orthonormal columns and pcaVariance (n,);
-/shape/representer/points (3, V) and cells (3, T) from 0; millimetres, colours in [0, 1]. /metadata/landmarks/json holds
-named points of the mean face. github.com/patrikhuber/eos (share/scripts/convert-bfm2017-to-eos.py) reads the same fields.
+/shape/representer/cells (3, T) triangles from 0; millimetres, colours in [0, 1]. /metadata/landmarks/json holds
+named points of the mean face. Compare github.com/patrikhuber/eos, share/scripts/convert-bfm2017-to-eos.py.
 
 The expression model's mean is left out, as in scalismo's neutral model: coefficients of zero are the neutral face.
 """
@@ -19,8 +19,14 @@ from scipy.spatial import cKDTree
 from facemodel.errors import InputError
 from facemodel.readers.files import digest
 from facemodel.readers.landmark_tables import BASEL_NAMES, BFM_2017_NOMOUTH, BFM_2017_NOMOUTH_VERTICES
-from facemodel.readers.raw import (ALBEDO_COUNT, EXPRESSION_COUNT, IDENTITY_COUNT, PCA_EXPRESSION_RANGE, RawModel,
-                                   basis_from_columns)
+from facemodel.readers.raw import (
+    ALBEDO_COUNT,
+    EXPRESSION_COUNT,
+    IDENTITY_COUNT,
+    PCA_EXPRESSION_RANGE,
+    RawModel,
+    basis_from_columns,
+)
 
 WHERE = "the licence for the Basel Face Model is asked for at https://faces.dmi.unibas.ch"
 FURTHEST_MARK = 10.0         # mm that a named point may lie off its nearest vertex

@@ -1,4 +1,4 @@
-"""Basel Face Model 2009: P. Paysan et al., "A 3D Face Model for Pose and Illumination Invariant Face Recognition", 2009.
+"""Basel Face Model 2009: P. Paysan et al., "A 3D Face Model for Pose and Illumination Invariant Face Recognition".
 
 01_MorphableModel.mat: shapeMU (3 V, 1) and shapePC (3 V, 199), micrometres, per unit of shapeEV (199, 1), the standard
 deviations; texMU, texPC, texEV likewise in 0..255; tl (T, 3) triangles counted from 1; V = 53,490, T = 106,466.
@@ -22,15 +22,21 @@ from scipy.spatial import cKDTree
 from facemodel.errors import InputError
 from facemodel.readers.files import digest, need
 from facemodel.readers.landmark_tables import BFM_2009
-from facemodel.readers.raw import (ALBEDO_COUNT, EXPRESSION_COUNT, IDENTITY_COUNT, PCA_EXPRESSION_RANGE, RawModel,
-                                   basis_from_columns)
+from facemodel.readers.raw import (
+    ALBEDO_COUNT,
+    EXPRESSION_COUNT,
+    IDENTITY_COUNT,
+    PCA_EXPRESSION_RANGE,
+    RawModel,
+    basis_from_columns,
+)
 
 MODEL, MODES, SIGMAS, VERTEX_MAP = "01_MorphableModel.mat", "Exp_Pca.bin", "std_exp.txt", "BFM_exp_idx.mat"
 MM = 1e-3
 WHERE_MODEL = "the licence for the Basel Face Model is asked for at https://faces.dmi.unibas.ch"
-WHERE_EXPRESSION = ("put it beside 01_MorphableModel.mat: it is in CoarseData of https://github.com/Juyong/3DFace, under "
-                    "FaceWarehouse's licence from http://kunzhou.net/zjugaps/facewarehouse/")
-WHERE_MAP = "put it beside 01_MorphableModel.mat: it is in BFM/ of https://github.com/microsoft/Deep3DFaceReconstruction"
+WHERE_EXPRESSION = ("put it beside 01_MorphableModel.mat: it is in CoarseData of https://github.com/Juyong/3DFace, "
+                    "under FaceWarehouse's licence from http://kunzhou.net/zjugaps/facewarehouse/")
+WHERE_MAP = "put it beside 01_MorphableModel.mat: it is in https://github.com/microsoft/Deep3DFaceReconstruction, BFM/"
 
 
 def find(path):

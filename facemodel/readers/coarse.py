@@ -11,7 +11,7 @@ ENOUGH = 16_000              # a surface with so many vertices or fewer is its o
 
 
 def _spread(edges, n):
-    """Vertices chosen greedily in the order of their index, so that no two are neighbours and every one has one near."""
+    """Vertices chosen greedily in the order of their index, no two of them neighbours, none far from one of them."""
     neighbours = sp.coo_matrix((np.ones(2 * len(edges), bool), (edges.T.ravel(), edges[:, ::-1].T.ravel())), (n, n))
     neighbours = neighbours.tocsr()
     free, chosen = np.ones(n, bool), []

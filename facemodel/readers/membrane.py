@@ -1,7 +1,7 @@
 """Closes a hole of a surface by a sheet whose vertices are fixed weighted means of the hole's rim.
 
-The sheet of the mouth hangs behind the lips, that of an eye lies on the eyeball, as in the embedded model; so the inside
-of the mouth and the eyes are texels of the same chart as the skin (section 5.4 of the paper).
+The sheet of the mouth hangs behind the lips, that of an eye lies on the eyeball, as in the embedded model; so the
+inside of the mouth and the eyes are texels of the same chart as the skin (section 5.4 of the paper).
 """
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ def _take(raw, used, triangles):
 
 
 def _holes(raw):
-    """The surface's holes by what they are: ('mouth', -1), ('eye', number of the eyeball) or ('other', -1), each a loop.
+    """The surface's holes, all borders but the longest: [(kind, number of the eyeball or -1, loop)].
 
-    Holes are all borders but the longest.
+    kind is 'mouth', 'eye' or 'other'.
     """
     loops = mesh.border_loops(raw.triangles)
     length = [np.linalg.norm(np.diff(raw.vertices[np.append(x, x[0])], axis=0), axis=1).sum() for x in loops]
@@ -226,7 +226,7 @@ def prepare(raw, guide):
     expressions = len(raw.expression_names) if raw.expression_names else EXPRESSION_COUNT
     borrowed = "" if raw.albedo_mean is not None else guide.hash
     return MorphableModel(
-        name=raw.name, hash=hashlib.sha256(f"{raw.hash}{borrowed}".encode()).hexdigest()[:16], 
+        name=raw.name, hash=hashlib.sha256(f"{raw.hash}{borrowed}".encode()).hexdigest()[:16],
         control_mean=np.ascontiguousarray(raw.vertices * FLIP, np.float32),
         control_identity=flipped(identity, IDENTITY_COUNT), control_expression=flipped(raw.expression, expressions),
         expression_names=raw.expression_names, expression_range=raw.expression_range,

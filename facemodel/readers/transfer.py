@@ -1,8 +1,8 @@
 """Lays the embedded model over another model's mean face and carries over what that lacks.
 
-Similarity from landmarks (S. Umeyama, 1991, doi:10.1109/34.88573), then closest points: alternately the pose and the
-embedded model's identity coefficients are solved for, so that noses meet noses. Everything here is in file orientation
-(x to the subject's left, y up, z out of the face) and millimetres.
+Similarity from landmarks (S. Umeyama, 1991, doi:10.1109/34.88573), then closest points with the embedded model's identity
+coefficients free, so that noses meet noses. Everything here is in file orientation (x to the subject's left, y up, z out
+of the face) and millimetres.
 """
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from facemodel.camera import rotation_matrix
 from facemodel.morphable import FLIP
 from facemodel.readers.mesh import vertex_normals
 
 NORMAL_WEIGHT = 8.0          # mm that a normal turned by one radian counts: keeps upper and lower lip apart
 SAMPLES = 6000
-FURTHEST = 12.0              # mm, closest points further away do not belong together
+FURTHEST = 8.0               # mm, closest points further away do not belong together
+TANGENTIAL, MARKS = 0.05, 0.05   # weights of distance across the normal and of all landmarks, along it it is 1
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,19 @@ def similarity(source, target):
     return scale, rotation, b - scale * rotation @ a
 
 
-def register(guide, vertices, triangles, landmarks, iterations=14, modes=60, stiffness=0.03):
-    """Fits the embedded model to a mean face.
+def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.02):
+    """Fits the embedded model to a mean face: similarity from landmarks, then Gauss-Newton on closest points.
+
+    Every step looks up the embedded vertex nearest to each sample of the other face, in position and normal, and solves
+    for pose, size and identity coefficients together. Distances count fully along the normal and little across, so that
+    the surfaces may slide over each other (Y. Chen, G. Medioni, 1992, doi:10.1016/0262-8856(92)90066-C).
 
     Parameters
     ----------
     guide : MorphableModel, the embedded model
     vertices, triangles : (V, 3) float, (T, 3) int, the other face
     landmarks : dict, iBUG index -> vertex of the other face; those of the jaw line are not used
-    stiffness : float, mm^2, weight of the coefficients against squared distances
+    stiffness : float, mm^2, mean squared distance that a coefficient of one standard deviation is worth
 
     Returns
     -------
@@ -71,35 +77,54 @@ def register(guide, vertices, triangles, landmarks, iterations=14, modes=60, sti
                              & (guide.regions["eyes"] < 0.1))
     normals = vertex_normals(vertices, triangles)
     scale, rotation, translation = similarity(mean[marks], points)
-    shape, distance = mean, np.inf
-    for i in range(iterations):
-        placed = scale * shape @ rotation.T + translation
-        facing = vertex_normals(placed, guide.triangles)[allowed]
-        tree = cKDTree(np.concatenate([placed[allowed], NORMAL_WEIGHT * facing], axis=1))
-        reach = placed[allowed]
-        near = np.flatnonzero((np.abs(vertices - reach.mean(axis=0)) < np.ptp(reach, axis=0) / 2 + 15).all(axis=1))
-        near = near[::max(1, len(near) // SAMPLES)]
-        _, found = tree.query(np.concatenate([vertices[near], NORMAL_WEIGHT * normals[near]], axis=1))
-        away = np.linalg.norm(vertices[near] - reach[found], axis=1)
-        close = away < max(FURTHEST * (1.5 if i < 3 else 1), 1e-6)
-        distance = float(np.median(away[close])) if close.sum() > 50 else np.inf
-        if not np.isfinite(distance):
+    coefficients, distance = np.zeros(basis.shape[2]), np.inf
+    for i in range(iterations + 1):
+        placed = scale * (mean + basis @ coefficients) @ rotation.T + translation
+        facing = vertex_normals(placed, guide.triangles)
+        if i == iterations:
             break
-        corner = np.concatenate([allowed[found[close]], marks])
-        goal = np.concatenate([vertices[near[close]], points])
-        weight = np.concatenate([np.ones(close.sum()), np.full(len(marks), 0.02 * close.sum() / len(marks))])
-        if i >= 2:
-            local = (goal - translation) @ rotation / scale - mean[corner]
-            b = basis[corner].reshape(-1, basis.shape[2])
-            w = np.repeat(weight, 3)[:, None]
-            normal = (b * w).T @ b + stiffness * weight.sum() * np.eye(basis.shape[2])
-            coefficients = np.linalg.solve(normal, (b * w).T @ local.ravel())
-            shape = mean + basis @ np.clip(coefficients, -3, 3)
-        scale, rotation, translation = similarity(shape[corner], goal)
+        close, corner, away = _pairs(placed, facing, allowed, vertices, normals, FURTHEST * (1.5 if i < 3 else 1))
+        if len(close) < 50:
+            break
+        distance = float(np.median(away))
+        goal = np.concatenate([vertices[close], points])
+        corner = np.concatenate([corner, marks])
+        n = facing[corner]
+        metric = TANGENTIAL * np.eye(3) + (1 - TANGENTIAL) * n[:, :, None] * n[:, None, :]
+        metric[len(close):] = MARKS * (1 if i < 5 else 0.1) * len(close) / len(marks) * np.eye(3)
+        p = placed[corner] - translation
+        turned = np.zeros((len(p), 3, 3))
+        for axis in range(3):
+            turned[:, :, axis] = np.cross(np.eye(3)[axis], p)
+        free = basis.shape[2] if i >= 2 else 0
+        shape = scale * np.einsum("ij,njk->nik", rotation, basis[corner][..., :free])
+        jacobian = np.concatenate([turned, p[:, :, None], np.tile(np.eye(3), (len(p), 1, 1)), shape], axis=2)
+        weighted = np.einsum("nji,njk->nik", jacobian, metric)
+        normal = np.einsum("nik,nkj->ij", weighted, jacobian, optimize=True)
+        right = np.einsum("nik,nk->i", weighted, goal - placed[corner])
+        spring = stiffness * len(close)
+        normal[7:, 7:] += spring * np.eye(free)
+        right[7:] -= spring * coefficients[:free]
+        step = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(len(normal)) / len(normal), right)
+        rotation = rotation_matrix(step[:3]) @ rotation
+        scale, translation = scale * (1 + step[3]), translation + step[4:7]
+        coefficients[:free] += step[7:]
     if not distance < 4:
         raise ValueError(f"the embedded face does not fit over it (median distance {distance:.1f} mm)")
-    placed = scale * shape @ rotation.T + translation
-    return Registration(placed, vertex_normals(placed, guide.triangles), guide.landmarks, distance)
+    return Registration(placed, facing, guide.landmarks, distance)
+
+
+def _pairs(placed, facing, allowed, vertices, normals, furthest):
+    """Samples of the other face (N,) near the embedded one, their vertices there (N,), and the distances (N,)."""
+    reach = placed[allowed]
+    tree = cKDTree(np.concatenate([reach, NORMAL_WEIGHT * facing[allowed]], axis=1))
+    low, high = reach.min(axis=0) - furthest, reach.max(axis=0) + furthest
+    near = np.flatnonzero(((vertices > low) & (vertices < high)).all(axis=1))
+    near = near[::max(1, len(near) // SAMPLES)]
+    found = allowed[tree.query(np.concatenate([vertices[near], NORMAL_WEIGHT * normals[near]], axis=1))[1]]
+    away = np.linalg.norm(vertices[near] - placed[found], axis=1)
+    good = (away < furthest) & ((facing[found] * normals[near]).sum(axis=1) > 0.5)
+    return near[good], found[good], away[good]
 
 
 def nearest_vertices(registration, which, vertices, triangles):
