@@ -112,3 +112,40 @@ def face_outwards(vertices, triangles, front):
     """Triangles turned so that those at the `front` vertices (V,) bool look along +z (file orientation)."""
     normal = vertex_normals(vertices, triangles)[front]
     return triangles if normal[:, 2].mean() > 0 else np.ascontiguousarray(triangles[:, ::-1])
+
+
+def split(triangles, count):
+    """Splits every triangle in four at its edges' middles.
+
+    Parameters
+    ----------
+    triangles : (T, 3) int; count : int, vertices of the mesh
+
+    Returns
+    -------
+    straight : (V', V) csr float32, old vertices first and where they were, then one in the middle of every edge
+    smooth : (V', V) csr float32, the same vertices by C. Loop's rules ("Smooth Subdivision Surfaces Based on Triangles",
+        1987, with the weights of H. Biermann et al., 2000, at borders), for positions
+    triangles : (4 T, 3) int32
+    """
+    edges, which = np.unique(np.sort(directed_edges(triangles), axis=1), axis=0, return_inverse=True)
+    which = which.reshape(3, -1).T                                       # (T, 3): edges 01, 12, 20
+    n, e = count, len(edges)
+    ends = sp.csr_matrix((np.full(2 * e, 0.5), (np.repeat(np.arange(e), 2), edges.ravel())), (e, n))
+    straight = sp.vstack([sp.identity(n), ends]).tocsr()
+    opposite = sp.csr_matrix((np.ones(3 * len(triangles)), (which.ravel(), triangles[:, [2, 0, 1]].ravel())), (e, n))
+    inner = np.asarray(opposite.sum(1)).ravel() == 2
+    middle = sp.diags(np.where(inner, 0.75, 1.0)) @ ends + sp.diags(np.where(inner, 0.125, 0.0)) @ opposite
+    around = sp.csr_matrix((np.ones(2 * e), (edges.ravel(), edges[:, ::-1].ravel())), (n, n))
+    degree = np.maximum(np.asarray(around.sum(1)).ravel(), 1)
+    share = (0.625 - (0.375 + 0.25 * np.cos(2 * np.pi / degree)) ** 2)
+    moved = sp.diags(1 - share) + sp.diags(share / degree) @ around
+    rim = edges[~inner]
+    along = sp.csr_matrix((np.ones(2 * len(rim)), (rim.ravel(), rim[:, ::-1].ravel())), (n, n))
+    border = np.bincount(rim.ravel(), minlength=n) > 0
+    moved = sp.diags((~border).astype(float)) @ moved + sp.diags(np.where(border, 0.75, 0)) + 0.125 * along
+    smooth = sp.vstack([moved, middle]).tocsr()
+    a, b, c = np.asarray(triangles, np.int64).T
+    ab, bc, ca = (n + which).T
+    fine = np.stack([a, ab, ca, ab, b, bc, ca, bc, c, ab, bc, ca], axis=1).reshape(-1, 3)
+    return straight.astype(np.float32), smooth.astype(np.float32), fine.astype(np.int32)

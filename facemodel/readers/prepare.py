@@ -6,7 +6,7 @@ the jaw line, landmarks that no table names, and its albedo where the other mode
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,10 +16,11 @@ from facemodel.errors import InputError
 from facemodel.morphable import FLIP, MorphableModel
 from facemodel.readers import membrane, mesh, transfer
 from facemodel.readers.coarse import coarse_graph
-from facemodel.readers.raw import ALBEDO_COUNT, EXPRESSION_COUNT, IDENTITY_COUNT
+from facemodel.readers.raw import IDENTITY_COUNT
 
 BEHIND, BELOW = 115.0, 60.0  # mm: what lies further behind the eyes or below the chin is left out
 CHART_ITERATIONS = 60
+FINE_ENOUGH = 20_000         # control vertices; a coarser mesh is split once, so that albedo and shading are fine enough
 HOLE_REACH = 25.0            # mm from the lips' or lids' landmarks to the middle of the hole that they surround
 
 
@@ -130,23 +131,29 @@ def regions_from(guide, registration, vertices, normals, mouth, eyes):
     return out
 
 
-def _albedo(raw, guide, registration, normals, mouth, eyes):
-    """The model's own colours, or the guide's; the mouth's sheet always takes the guide's mouth."""
+def _albedo(raw, surface, guide, registration, mouth, eyes):
+    """The model's own colours, or the guide's; the mouth's sheet always takes the guide's mouth.
+
+    mouth, eyes : (V,) bool, sheets on the surface. Returns (V, 3) and (V, 3, n) float32.
+    """
     inside, seeing = guide.regions["mouth_interior"] > 0.5, guide.regions["eyes"] > 0.5
+    v = surface.vertices
     if raw.albedo_mean is not None:
-        mean, basis = raw.albedo_mean.copy(), raw.albedo_basis.copy()
+        mean = surface.straight @ raw.albedo_mean
+        basis = surface.straight @ raw.albedo_basis.reshape(len(raw.vertices), -1)
+        basis = np.ascontiguousarray(basis.reshape(len(v), 3, -1), np.float32)
         if mouth.any():
-            mean[mouth] = transfer.carry_over(registration, guide.albedo_mean, inside, raw.vertices[mouth])
+            mean[mouth] = transfer.carry_over(registration, guide.albedo_mean, inside, v[mouth])
             basis[mouth] = 0
         return mean, basis
-    mean = np.zeros((len(raw.vertices), 3), np.float32)
-    basis = np.zeros((len(raw.vertices), 3, guide.albedo_count), np.float32)
+    mean, basis = np.zeros((len(v), 3), np.float32), np.zeros((len(v), 3, guide.albedo_count), np.float32)
     skin = ~(mouth | eyes)
-    for here, there, facing in ((skin, ~(inside | seeing), normals), (mouth, inside, None), (eyes, seeing, None)):
+    for here, there, facing in ((skin, ~(inside | seeing), surface.normals), (mouth, inside, None),
+                                (eyes, seeing, None)):
         if here.any():
             n = None if facing is None else facing[here]
-            mean[here] = transfer.carry_over(registration, guide.albedo_mean, there, raw.vertices[here], n)
-            basis[here] = transfer.carry_over(registration, guide.albedo_basis, there, raw.vertices[here], n)
+            mean[here] = transfer.carry_over(registration, guide.albedo_mean, there, v[here], n)
+            basis[here] = transfer.carry_over(registration, guide.albedo_basis, there, v[here], n)
     return mean, basis
 
 
@@ -173,17 +180,49 @@ def orthogonal_modes(modes, weight, count=IDENTITY_COUNT):
     return (flat @ vectors).reshape(*modes.shape[:2], -1).astype(np.float32)
 
 
-def _mouth_opened(raw, landmarks, wanted=18.0):
-    """The mean face with its mouth open, by the expression that parts the lips most: (V, 3)."""
-    part = raw.expression[landmarks[62], 1] - raw.expression[landmarks[66], 1]
-    low, high = raw.expression_range
-    if len(part) == 0:
+def _mouth_opened(raw, lips, wanted=18.0):
+    """The mean face with its mouth open, by the expression that parts two vertices `lips` most: (V, 3)."""
+    if not raw.expression.shape[2]:
         return raw.vertices.astype(np.float64)
+    part = raw.expression[lips[0], 1] - raw.expression[lips[1], 1]
+    low, high = raw.expression_range
     reach = np.maximum(part * high, part * low)
     k = int(np.argmax(reach))
     limit = high if part[k] > 0 else low
     share = min(0.8, wanted / max(reach[k], 1e-6))
     return raw.vertices + share * limit * raw.expression[..., k].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The surface that is drawn: the closed mesh itself, or split once where it is coarse.
+
+    refine : (V, C) csr float32, positions; straight : (V, C) csr float32, everything that is not smoothed
+    vertices : (V, 3) float32, the mean face; normals : (V, 3); triangles : (T, 3) int32
+    coarse_index, coarse_edges, coarse_refine : see MorphableModel
+    """
+
+    refine: sp.csr_matrix
+    straight: sp.csr_matrix
+    vertices: np.ndarray
+    normals: np.ndarray
+    triangles: np.ndarray
+    coarse_index: np.ndarray
+    coarse_edges: np.ndarray
+    coarse_refine: sp.csr_matrix
+
+
+def surface_of(raw):
+    """The Surface of a closed RawModel."""
+    n = len(raw.vertices)
+    if n < FINE_ENOUGH:
+        straight, refine, triangles = mesh.split(raw.triangles, n)
+        coarse = np.arange(n, dtype=np.int32), mesh.undirected_edges(raw.triangles).astype(np.int32), straight
+    else:
+        straight = refine = sp.identity(n, np.float32, "csr")
+        triangles, coarse = raw.triangles.astype(np.int32), coarse_graph(raw.vertices, raw.triangles)
+    vertices = refine @ raw.vertices
+    return Surface(refine, straight, vertices, mesh.vertex_normals(vertices, triangles), triangles, *coarse)
 
 
 def prepare(raw, guide):
@@ -196,41 +235,44 @@ def prepare(raw, guide):
 
     Returns
     -------
-    MorphableModel, without subdivision: its control mesh is its surface
+    MorphableModel; its control mesh is the file's, cut out and closed
 
     Raises
     ------
     InputError : when the mesh is no face with one outer border
     """
     try:
-        eyes_and_mouth = np.isin(np.arange(len(raw.vertices)), list(raw.landmarks.values()))
-        raw = replace(raw, triangles=mesh.face_outwards(raw.vertices, raw.triangles, eyes_and_mouth))
+        marked = np.isin(np.arange(len(raw.vertices)), list(raw.landmarks.values()))
+        raw = replace(raw, triangles=mesh.face_outwards(raw.vertices, raw.triangles, marked))
         raw = _take(raw, *mesh.cut_out(raw.vertices, raw.triangles, _head_front(raw)))
         raw.check(f"{raw.name}: front of the head")
         raw, mouth, eyes = close_holes(raw)
-        registration = transfer.register(guide, raw.vertices, raw.triangles, raw.landmarks)
-        landmarks = transfer.nearest_vertices(registration, guide.landmarks, raw.vertices, raw.triangles)
+        surface = surface_of(raw)
+        v, t = surface.vertices, surface.triangles
+        registration = transfer.register(guide, v, t, raw.landmarks)
+        landmarks = transfer.nearest_vertices(registration, guide.landmarks, v, t)
         for k, vertex in raw.landmarks.items():
             landmarks[k] = vertex
-        paths = transfer.nearest_vertices(registration, guide.contour_paths.ravel(), raw.vertices, raw.triangles)
-        normals = mesh.vertex_normals(raw.vertices, raw.triangles)
-        regions = regions_from(guide, registration, raw.vertices, normals, mouth, eyes)
-        uv = embed(_mouth_opened(raw, landmarks), raw.triangles, chart_importance(regions), CHART_ITERATIONS)
+        paths = transfer.nearest_vertices(registration, guide.contour_paths.ravel(), v, t)
+        coarse_regions = regions_from(guide, registration, raw.vertices,
+                                      mesh.vertex_normals(raw.vertices, raw.triangles), mouth, eyes)
+        lips = transfer.nearest_vertices(registration, guide.landmarks[[62, 66]], raw.vertices, raw.triangles)
+        uv = embed(_mouth_opened(raw, lips), raw.triangles, chart_importance(coarse_regions), CHART_ITERATIONS)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(
             f"{raw.name}: its mesh can't be used as a face: {error}") from error
-    albedo_mean, albedo_basis = _albedo(raw, guide, registration, normals, mouth, eyes)
-    identity = raw.identity if raw.orthogonal else orthogonal_modes(raw.identity, regions["face"])
-    index, edges, refine = coarse_graph(raw.vertices, raw.triangles)
-    flipped = lambda basis, count: np.ascontiguousarray(basis[..., :count] * FLIP[:, None], np.float32)
-    expressions = len(raw.expression_names) if raw.expression_names else EXPRESSION_COUNT
+    mouth, eyes = (surface.straight @ sheet.astype(np.float32) > 0.4 for sheet in (mouth, eyes))
+    regions = regions_from(guide, registration, v, surface.normals, mouth, eyes)
+    albedo_mean, albedo_basis = _albedo(raw, surface, guide, registration, mouth, eyes)
+    identity = raw.identity if raw.orthogonal else orthogonal_modes(raw.identity, coarse_regions["face"])
     borrowed = "" if raw.albedo_mean is not None else guide.hash
+    flipped = lambda basis: np.ascontiguousarray(basis * FLIP[:, None], np.float32)
     return MorphableModel(
         name=raw.name, hash=hashlib.sha256(f"{raw.hash}{borrowed}".encode()).hexdigest()[:16],
         control_mean=np.ascontiguousarray(raw.vertices * FLIP, np.float32),
-        control_identity=flipped(identity, IDENTITY_COUNT), control_expression=flipped(raw.expression, expressions),
-        expression_names=raw.expression_names, expression_range=raw.expression_range,
-        refine=sp.identity(len(raw.vertices), np.float32, "csr"), triangles=raw.triangles.astype(np.int32),
-        albedo_mean=albedo_mean.clip(0, 1), albedo_basis=albedo_basis[..., :ALBEDO_COUNT], uv=uv.astype(np.float32),
-        landmarks=landmarks.astype(np.int32), contour_paths=paths.reshape(guide.contour_paths.shape).astype(np.int32),
-        regions=regions, coarse_edges=edges, coarse_refine=refine, coarse_index=index)
+        control_identity=flipped(identity[..., :IDENTITY_COUNT]), control_expression=flipped(raw.expression),
+        expression_names=raw.expression_names, expression_range=raw.expression_range, refine=surface.refine,
+        triangles=t, albedo_mean=albedo_mean.clip(0, 1), albedo_basis=albedo_basis,
+        uv=(surface.straight @ uv).astype(np.float32), landmarks=landmarks.astype(np.int32),
+        contour_paths=paths.reshape(guide.contour_paths.shape).astype(np.int32), regions=regions,
+        coarse_edges=surface.coarse_edges, coarse_refine=surface.coarse_refine, coarse_index=surface.coarse_index)
