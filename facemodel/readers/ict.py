@@ -37,10 +37,10 @@ def find(path):
 
 
 def files(place):
-    """The files that are read, for `place` as `find` returns it."""
+    """The files that are read, for `place` as `find` returns it; raises InputError when the markup is missing."""
     if place.is_file():
-        return [place, place.parent / INDICES]
-    return [*sorted(place.glob("*.obj")), place / INDICES]
+        return [place, need(place.parent / INDICES, WHERE)]
+    return [*sorted(place.glob("*.obj")), need(place / INDICES, WHERE)]
 
 
 def arkit_name(name):
@@ -117,7 +117,7 @@ def read(place, skin_polygons=SKIN_POLYGONS, eyeballs=EYEBALLS):
     RawModel; 68 landmarks from vertex_indices.json, its `expressions` in [0, 1] with ARKit's names, no albedo.
     mouthClose brings jawOpen along, as in the embedded model: a lowered chin behind closed lips
     """
-    indices = need((place.parent if place.is_file() else place) / INDICES, WHERE)
+    indices = files(place)[-1]
     try:
         markup = json.loads(indices.read_text())
         landmarks, wanted = markup["idx_to_landmark_verts"], markup["expressions"]

@@ -124,8 +124,8 @@ def split(triangles, count):
     Returns
     -------
     straight : (V', V) csr float32, old vertices first and where they were, then one in the middle of every edge
-    smooth : (V', V) csr float32, the same vertices by C. Loop's rules ("Smooth Subdivision Surfaces Based on Triangles",
-        1987, with the weights of H. Biermann et al., 2000, at borders), for positions
+    smooth : (V', V) csr float32, the same vertices by the rules of C. Loop, "Smooth Subdivision Surfaces Based on
+        Triangles", 1987; border vertices keep 3/4 of themselves and take 1/8 of either neighbour along the border
     triangles : (4 T, 3) int32
     """
     edges, which = np.unique(np.sort(directed_edges(triangles), axis=1), axis=0, return_inverse=True)

@@ -20,7 +20,7 @@ from facemodel.readers.raw import IDENTITY_COUNT
 
 BEHIND, BELOW = 115.0, 60.0  # mm: what lies further behind the eyes or below the chin is left out
 CHART_ITERATIONS = 60
-FINE_ENOUGH = 20_000         # control vertices; a coarser mesh is split once, so that albedo and shading are fine enough
+FINE_ENOUGH = 20_000         # vertices; a coarser mesh is split once, so that albedo and shading are fine enough
 HOLE_REACH = 25.0            # mm from the lips' or lids' landmarks to the middle of the hole that they surround
 
 

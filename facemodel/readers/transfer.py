@@ -1,8 +1,8 @@
 """Lays the embedded model over another model's mean face and carries over what that lacks.
 
-Similarity from landmarks (S. Umeyama, 1991, doi:10.1109/34.88573), then closest points with the embedded model's identity
-coefficients free, so that noses meet noses. Everything here is in file orientation (x to the subject's left, y up, z out
-of the face) and millimetres.
+Similarity from landmarks (S. Umeyama, 1991, doi:10.1109/34.88573), then closest points with the embedded model's
+identity coefficients free, so that noses meet noses. Everything here is in file orientation (x to the subject's left,
+y up, z out of the face) and millimetres.
 """
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from facemodel.readers.mesh import vertex_normals
 
 NORMAL_WEIGHT = 8.0          # mm that a normal turned by one radian counts: keeps upper and lower lip apart
 SAMPLES = 6000
+MISFIT = 4.0                 # mm, largest median distance of two faces that are laid over each other
+SIZES = (0.75, 1.35)         # of a mean head over the embedded one
 FURTHEST = 8.0               # mm, closest points further away do not belong together
 TANGENTIAL, MARKS = 0.05, 0.05   # weights of distance across the normal and of all landmarks, along it it is 1
 
@@ -67,7 +69,7 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
 
     Raises
     ------
-    ValueError : when the faces cannot be laid over each other (median distance above 4 mm)
+    ValueError : when the faces cannot be laid over each other, or differ in size by more than heads do
     """
     flip = FLIP.astype(np.float64)
     mean, basis = guide.mean * flip, guide.identity_basis[..., :modes] * flip[:, None]
@@ -83,10 +85,9 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
         facing = vertex_normals(placed, guide.triangles)
         if i == iterations:
             break
-        close, corner, away = _pairs(placed, facing, allowed, vertices, normals, FURTHEST * (1.5 if i < 3 else 1))
+        close, corner, distance = _pairs(placed, facing, allowed, vertices, normals, FURTHEST * (1.5 if i < 3 else 1))
         if len(close) < 50:
-            break
-        distance = float(np.median(away))
+            raise ValueError("the embedded face does not fit over it")
         goal = np.concatenate([vertices[close], points])
         corner = np.concatenate([corner, marks])
         n = facing[corner]
@@ -109,13 +110,18 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
         rotation = rotation_matrix(step[:3]) @ rotation
         scale, translation = scale * (1 + step[3]), translation + step[4:7]
         coefficients[:free] += step[7:]
-    if not distance < 4:
+    if not SIZES[0] < scale < SIZES[1]:
+        raise ValueError(f"it is {scale:.2g} times as large as a head in millimetres; are its units right?")
+    if not distance < MISFIT:
         raise ValueError(f"the embedded face does not fit over it (median distance {distance:.1f} mm)")
     return Registration(placed, facing, guide.landmarks, distance)
 
 
 def _pairs(placed, facing, allowed, vertices, normals, furthest):
-    """Samples of the other face (N,) near the embedded one, their vertices there (N,), and the distances (N,)."""
+    """Samples of the other face (N,) near the embedded one, their vertices there (N,), and the median distance.
+
+    The distance is of all samples within the embedded face's box, those without a partner among them.
+    """
     reach = placed[allowed]
     tree = cKDTree(np.concatenate([reach, NORMAL_WEIGHT * facing[allowed]], axis=1))
     low, high = reach.min(axis=0) - furthest, reach.max(axis=0) + furthest
@@ -124,7 +130,7 @@ def _pairs(placed, facing, allowed, vertices, normals, furthest):
     found = allowed[tree.query(np.concatenate([vertices[near], NORMAL_WEIGHT * normals[near]], axis=1))[1]]
     away = np.linalg.norm(vertices[near] - placed[found], axis=1)
     good = (away < furthest) & ((facing[found] * normals[near]).sum(axis=1) > 0.5)
-    return near[good], found[good], away[good]
+    return near[good], found[good], float(np.median(np.where(good, away, furthest))) if len(near) else np.inf
 
 
 def nearest_vertices(registration, which, vertices, triangles):
