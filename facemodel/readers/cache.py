@@ -1,4 +1,7 @@
-"""Keeps prepared models, so that charts and closest points are computed once per model and user."""
+"""Keeps prepared models, so that charts and closest points are computed once per model and user.
+
+A kept model is found by a hash of everything that it was made from: the files, the embedded model, and the code.
+"""
 from __future__ import annotations
 
 import os
@@ -9,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+from facemodel.build import chart
 from facemodel.morphable import MorphableModel, commons_files, load_model
 from facemodel.readers import basel, bfm2009, ict
 from facemodel.readers.files import digest
 from facemodel.readers.prepare import prepare
 
-VERSION = 1                  # raise it when prepared models change
 READERS = (bfm2009, basel, ict)
 SPARSE = ("refine", "coarse_refine")
 REGION = "region:"
@@ -60,8 +63,9 @@ def load(path, rebuild=False, log=_note):
     if found is None:
         return None
     reader, place = found
-    key = digest([*reader.files(place), *commons_files()])
-    kept = folder() / f"{reader.__name__.rpartition('.')[2]}-{key}-v{VERSION}.npz"
+    code = [*sorted(Path(__file__).parent.glob("*.py")), Path(chart.__file__)]
+    key = digest([*reader.files(place), *commons_files(), *code])
+    kept = folder() / f"{reader.__name__.rpartition('.')[2]}-{key}.npz"
     if kept.is_file() and not rebuild:
         if (model := read(kept)) is not None:
             return model

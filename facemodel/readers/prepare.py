@@ -18,6 +18,7 @@ from facemodel.readers import membrane, mesh, transfer
 from facemodel.readers.coarse import coarse_graph
 from facemodel.readers.raw import IDENTITY_COUNT
 
+VERSION = 1                  # enters the model's hash; raise it when coefficients change their meaning
 BEHIND, BELOW = 115.0, 60.0  # mm: what lies further behind the eyes or below the chin is left out
 CHART_ITERATIONS = 60
 FINE_ENOUGH = 20_000         # vertices; a coarser mesh is split once, so that albedo and shading are fine enough
@@ -268,7 +269,7 @@ def prepare(raw, guide):
     borrowed = "" if raw.albedo_mean is not None else guide.hash
     flipped = lambda basis: np.ascontiguousarray(basis * FLIP[:, None], np.float32)
     return MorphableModel(
-        name=raw.name, hash=hashlib.sha256(f"{raw.hash}{borrowed}".encode()).hexdigest()[:16],
+        name=raw.name, hash=hashlib.sha256(f"{raw.hash} {borrowed} {VERSION}".encode()).hexdigest()[:16],
         control_mean=np.ascontiguousarray(raw.vertices * FLIP, np.float32),
         control_identity=flipped(identity[..., :IDENTITY_COUNT]), control_expression=flipped(raw.expression),
         expression_names=raw.expression_names, expression_range=raw.expression_range, refine=surface.refine,
