@@ -137,7 +137,7 @@ def load_model(name="commons"):
     ----------
     name : str, 'commons' for the embedded model, or the path of a model file or folder: the embedded model's format, or
         one that facemodel.readers knows (BFM 2009, 2017, 2019, ICT-FaceKit). Those are prepared on their first use,
-        which takes about a minute and says so on stderr, and kept in the user's cache
+        which takes up to a minute and says so on stderr, and kept in the user's cache
 
     Raises
     ------

@@ -281,6 +281,9 @@ def test_what_is_no_face_is_an_input_error(raw, guide):
     flat = dataclasses.replace(raw, vertices=raw.vertices * np.float32([1, 1, 0]))
     with pytest.raises(InputError, match="bfm2009: its mesh can.t be used as a face"):
         prepare.prepare(flat, guide)
+    wrong = raw.landmarks | {k: raw.landmarks[k + 5] for k in range(17, 22)}
+    with pytest.raises(InputError, match="landmarks is for another mesh: number 17"):
+        prepare.prepare(dataclasses.replace(raw, landmarks=wrong), guide)
     with pytest.raises(InputError, match="units"):
         prepare.prepare(dataclasses.replace(raw, vertices=raw.vertices * np.float32(1.6)), guide)
     with pytest.raises(InputError, match="bfm2009"):

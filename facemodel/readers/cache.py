@@ -70,7 +70,7 @@ def load(path, rebuild=False, log=_note):
         if (model := read(kept)) is not None:
             return model
         log(f"{kept} is damaged; it is made anew")
-    log(f"preparing {place} for its first use: chart, regions and landmarks (about a minute, once)")
+    log(f"preparing {place} for its first use: chart, regions and landmarks (up to a minute, once)")
     model = prepare(reader.read(place), load_model())
     try:
         write(model, kept)

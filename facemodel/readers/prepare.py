@@ -22,6 +22,7 @@ VERSION = 1                  # enters the model's hash; raise it when coefficien
 BEHIND, BELOW = 115.0, 60.0  # mm: what lies further behind the eyes or below the chin is left out
 CHART_ITERATIONS = 60
 FINE_ENOUGH = 20_000         # vertices; a coarser mesh is split once, so that albedo and shading are fine enough
+ASTRAY, JAW_ASTRAY = 12.0, 30.0     # mm that lists differ in where they put a landmark, at most
 HOLE_REACH = 25.0            # mm from the lips' or lids' landmarks to the middle of the hole that they surround
 
 
@@ -194,6 +195,18 @@ def _mouth_opened(raw, lips, wanted=18.0):
     return raw.vertices + share * limit * raw.expression[..., k].astype(np.float64)
 
 
+def check_landmarks(known, transferred, vertices):
+    """Raises ValueError when a table's landmarks lie where a face doesn't have them: it belongs to another mesh.
+
+    known : dict, iBUG index -> vertex; transferred : (68,) vertices by the embedded model; vertices : (V, 3) mm
+    """
+    away = {k: float(np.linalg.norm(vertices[i] - vertices[transferred[k]])) for k, i in known.items()}
+    wrong = [k for k, d in away.items() if d > (JAW_ASTRAY if k < 17 else ASTRAY)]
+    if wrong:
+        raise ValueError(f"the list of landmarks is for another mesh: number {wrong[0]} lies {away[wrong[0]]:.0f} mm "
+                         "from where a face has it")
+
+
 @dataclass(frozen=True)
 class Surface:
     """The surface that is drawn: the closed mesh itself, or split once where it is coarse.
@@ -252,6 +265,7 @@ def prepare(raw, guide):
         v, t = surface.vertices, surface.triangles
         registration = transfer.register(guide, v, t, raw.landmarks)
         landmarks = transfer.nearest_vertices(registration, guide.landmarks, v, t)
+        check_landmarks(raw.landmarks, landmarks, v)
         for k, vertex in raw.landmarks.items():
             landmarks[k] = vertex
         paths = transfer.nearest_vertices(registration, guide.contour_paths.ravel(), v, t)
