@@ -19,7 +19,7 @@ from facemodel.readers.coarse import coarse_graph
 from facemodel.readers.raw import IDENTITY_COUNT
 
 VERSION = 1                  # enters the model's hash; raise it when coefficients change their meaning
-BEHIND, BELOW = 115.0, 60.0  # mm: what lies further behind the eyes or below the chin is left out
+BEHIND, BELOW = 115.0, 40.0  # mm: what lies further behind the eyes or below the chin is left out
 CHART_ITERATIONS = 60
 FINE_ENOUGH = 20_000         # vertices; a coarser mesh is split once, so that albedo and shading are fine enough
 ASTRAY, JAW_ASTRAY = 12.0, 30.0     # mm that lists differ in where they put a landmark, at most
