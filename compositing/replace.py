@@ -86,7 +86,7 @@ class Compositor:
         self._needs_source = texture != "static"
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
-        self._skin = ~self._inner & (model.regions["face"][:len(self._inner)] > 0.9)
+        self._skin = ~self._inner & (model.regions["face"][model.coarse_index] > 0.9)
         self._atlas = build_atlas(model, source_neutral[0].shape[0]) if self._needs_source else None
         self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
                        if self._needs_source else None)
@@ -136,11 +136,11 @@ class Compositor:
 
     def _label(self, frame, rendering):
         left, top, right, bottom = rendering.window
-        count = len(self._inner)
+        nodes = self._model.coarse_index
         crop = frame.rgb[top:bottom, left:right].astype(np.float32) / 255
-        xy = rendering.posed.xy[:count] - np.float32([left, top])
+        xy = rendering.posed.xy[nodes] - np.float32([left, top])
         source, target = seam.sample(crop, xy), seam.sample(rendering.rgb, xy)
-        visible = seam.visible_vertices(rendering, count)
+        visible = seam.visible_vertices(rendering, nodes)
         gain = seam.colour_gain(source, target, visible & self._skin)
         if self._gain is None:
             self._gain = gain

@@ -13,11 +13,11 @@ DEPTH_TOLERANCE = 4.0        # mm
 
 def seam_regions(model):
     """Vertices that are always target and always source, on the model's coarse mesh: two (V1,) bool."""
-    count = model.coarse_refine.shape[1]
-    inner = np.zeros(count, bool)
+    nodes = model.coarse_index
+    inner = np.zeros(len(nodes), bool)
     for name in INNER_REGIONS:
-        inner |= model.regions[name][:count] > 0.3
-    outer = model.regions["face"][:count] < 0.25
+        inner |= model.regions[name][nodes] > 0.3
+    outer = model.regions["face"][nodes] < 0.25
     return inner & ~outer, outer
 
 
@@ -27,16 +27,16 @@ def sample(image, xy):
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
 
 
-def visible_vertices(rendering, count):
-    """The first `count` vertices that the camera sees, not too aslant and inside the frame: (count,) bool."""
+def visible_vertices(rendering, which):
+    """Which of the vertices `which` (N,) int the camera sees, not too aslant and inside the frame: (N,) bool."""
     left, top, right, bottom = rendering.window
     posed, depth = rendering.posed, rendering.raster.depth
-    xy = posed.xy[:count] - np.float32([left, top])
+    xy = posed.xy[which] - np.float32([left, top])
     column, row = np.floor(xy).astype(int).T
     inside = (column >= 1) & (row >= 1) & (column < right - left - 1) & (row < bottom - top - 1)
     column, row = column.clip(0, right - left - 1), row.clip(0, bottom - top - 1)
-    near = posed.vertices[:count, 2] < depth[row, column] + DEPTH_TOLERANCE
-    return inside & near & (posed.cosine[:count] > 0.2)
+    near = posed.vertices[which, 2] < depth[row, column] + DEPTH_TOLERANCE
+    return inside & near & (posed.cosine[which] > 0.2)
 
 
 def label_mask(labels, model, rendering):

@@ -15,6 +15,7 @@ from facemodel.errors import InputError
 from facemodel.subdivision import catmull_clark, subdivide, triangulate, unique_edges
 
 FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
+GEOMETRY, SKIN = "commons_face.npz", "albedo.npz"
 
 
 @njit(cache=True, fastmath=True, nogil=True)
@@ -52,7 +53,8 @@ class MorphableModel:
     contour_paths : (17, K) int32, vertices over which each jaw landmark slides
     regions : dict name -> (V,) float32 in [0, 1]
     coarse_edges : (E, 2) int32, edges of a coarser mesh, for graphs over the surface
-    coarse_refine : (V, V1) csr float32, from the coarser mesh to the surface; its vertices are the surface's first V1
+    coarse_refine : (V, V1) csr float32, from the coarser mesh to the surface
+    coarse_index : (V1,) int32, the surface's vertex at each vertex of the coarser mesh
     """
 
     name: str
@@ -72,6 +74,7 @@ class MorphableModel:
     regions: dict = field(repr=False)
     coarse_edges: np.ndarray = field(repr=False)
     coarse_refine: sp.csr_matrix = field(repr=False)
+    coarse_index: np.ndarray = field(repr=False)
 
     @property
     def identity_count(self):
@@ -176,7 +179,9 @@ def load_model(name="commons"):
 
     Parameters
     ----------
-    name : str, 'commons' for the embedded model, or the path of a model file or folder
+    name : str, 'commons' for the embedded model, or the path of a model file or folder: the embedded model's format, or
+        one that facemodel.readers knows (BFM 2009, 2017, 2019, ICT-FaceKit). Those are prepared on their first use,
+        which takes up to a minute and says so on stderr, and kept in the user's cache
 
     Raises
     ------
@@ -186,14 +191,26 @@ def load_model(name="commons"):
         return _load_commons(assets.path("commons_face"))
     path = Path(name)
     if not path.exists():
-        raise InputError(f"{name}: no such model; give 'commons' or the path of a model folder")
-    if (path / "commons_face.npz").is_file():
+        raise InputError(f"{name}: no such model; give 'commons' or the path of a model file or folder")
+    if (path / GEOMETRY).is_file():
         return _load_commons(path)
-    raise InputError(f"{name}: not a model that this version reads; it must hold commons_face.npz and albedo.npz")
+    from facemodel.readers import cache  # its modules build on this one
+    model = cache.load(path)
+    if model is None:
+        raise InputError(f"{name}: not a model that this version reads; it must be a folder with commons_face.npz and "
+                         "albedo.npz, a Basel Face Model (01_MorphableModel.mat or a .h5 of 2017 or 2019) or "
+                         "ICT-FaceKit's FaceXModel")
+    return model
+
+
+def commons_files(folder=None):
+    """The two files of the embedded model, or of a model in its format in `folder`."""
+    folder = assets.path("commons_face") if folder is None else folder
+    return folder / GEOMETRY, folder / SKIN
 
 
 def _load_commons(folder):
-    geometry, skin = folder / "commons_face.npz", folder / "albedo.npz"
+    geometry, skin = commons_files(folder)
     for file in (geometry, skin):
         if not file.is_file():
             raise InputError(f"{file} is missing; build it with: python -m facemodel.build "
@@ -216,7 +233,8 @@ def _load_commons(folder):
         triangles=triangulate(fine_quads), albedo_mean=albedo_mean, albedo_basis=albedo_basis,
         uv=refine @ d["uv"], landmarks=d["landmarks"], contour_paths=d["contour_paths"],
         regions={str(n): np.clip(regions[:, i], 0, 1) for i, n in enumerate(d["region_names"])},
-        coarse_edges=unique_edges(coarse_quads)[0].astype(np.int32), coarse_refine=coarse_refine)
+        coarse_edges=unique_edges(coarse_quads)[0].astype(np.int32), coarse_refine=coarse_refine,
+        coarse_index=np.arange(coarse_refine.shape[1], dtype=np.int32))
 
 
 def read_albedo(path, coarse_refine):

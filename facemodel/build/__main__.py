@@ -20,14 +20,6 @@ SCALE = 1.085     # MakeHuman's heads are small: eye corners and chin against th
 DEFAULT_OUT = Path(__file__).parents[2] / "assets/commons_face/commons_face.npz"
 
 
-def chart_importance(region):
-    """Texture area per surface area, per control vertex: most for mouth and eyes, little for the back of the head."""
-    importance = 0.10 + 1.1 * region["face"] + 0.1 * region["ears"]
-    for name, least in (("nose", 1.8), ("eyelids", 2.7), ("lips", 2.8), ("mouth_interior", 6.5), ("eyes", 17.0)):
-        importance = np.maximum(importance, least * region[name])
-    return importance
-
-
 def symmetric_units(units, mirror):
     """Makes each face unit the mirror image of its partner (Left and Right exchanged): name -> (V, 3)."""
     swap = {"Left": "Right", "Right": "Left"}
@@ -64,7 +56,7 @@ def build(draws, components, seed, log=print):
     log(f"identity: {components} components keep {100 * kept:.2f} % of the variance of {draws} draws")
 
     open_face = neutral + 0.8 * units["jawOpen"] + 0.3 * (units["eyeWideLeft"] + units["eyeWideRight"])
-    uv = chart.embed(open_face, mesh.quads, chart_importance(region))
+    uv = chart.embed(open_face, mesh.quads, chart.chart_importance(region))
     uv = (uv + np.stack([1 - uv[mesh.mirror, 0], uv[mesh.mirror, 1]], axis=1)) / 2
     for name, grid in (("mouth interior", mesh.mouth), ("left eye", mesh.left_eye), ("right eye", mesh.right_eye)):
         width, height = chart.texels(uv, grid)

@@ -29,39 +29,47 @@ def _areas(points, triangles):
     return np.linalg.norm(np.cross(e, f), axis=1) / 2
 
 
-def embed(positions, quads, importance, iterations=80):
+def chart_importance(region):
+    """Texture area per surface area, per vertex: most for mouth and eyes, little for the back of the head."""
+    importance = 0.10 + 1.1 * region["face"] + 0.1 * region["ears"]
+    for name, least in (("nose", 1.8), ("eyelids", 2.7), ("lips", 2.8), ("mouth_interior", 6.5), ("eyes", 17.0)):
+        importance = np.maximum(importance, least * region[name])
+    return importance
+
+
+def embed(positions, faces, importance, iterations=80):
     """Texture coordinates of a disc.
 
     Parameters
     ----------
     positions : (V, 3) float, the surface in millimetres, mouth and eyes open
-    quads : (Q, 4) int, one boundary loop, whose lowest front point is mapped to the middle of the lower side
+    faces : (Q, 4) or (Q, 3) int, quads or triangles with one boundary loop, whose lowest front point is mapped to the
+        middle of the lower side
     importance : (V,) float > 0, wanted texture area per surface area
     iterations : int, steps of adaptation
 
     Returns
     -------
-    (V, 2) float64 in [0, 1], v up, counter-clockwise quads stay counter-clockwise
+    (V, 2) float64 in [0, 1], v up, counter-clockwise faces stay counter-clockwise
 
     Raises
     ------
     ValueError : when the surface is no disc or the result overlaps
     """
-    loops = boundary_loops(quads)
+    loops = boundary_loops(faces)
     if len(loops) != 1:
         raise ValueError(f"a chart needs a disc; this surface has {len(loops)} borders")
-    triangles = triangulate(quads)
+    triangles = faces if faces.shape[1] == 3 else triangulate(faces)
     loop = loops[0]
-    start = int(np.argmax(positions[loop, 2] - 1e3 * np.abs(positions[loop, 0])))
-    loop = np.roll(loop, -start)
-    direction = 1.0 if positions[loop[1], 0] > 0 else -1.0
+    low = positions[loop, 1] <= positions[loop, 1].mean()
+    loop = np.roll(loop, -int(np.argmax(positions[loop, 2] - 1e3 * np.abs(positions[loop, 0]) - 1e9 * ~low)))
     length = np.linalg.norm(np.diff(positions[np.append(loop, loop[0])], axis=0), axis=1)
     travelled = np.concatenate([[0], np.cumsum(length)[:-1]]) / length.sum()
     uv = np.zeros((len(positions), 2))
-    uv[loop] = outline(-np.pi / 2 + direction * 2 * np.pi * travelled)
+    uv[loop] = outline(-np.pi / 2 + 2 * np.pi * travelled)
 
     inner = np.setdiff1d(np.arange(len(positions)), loop)
-    edges = unique_edges(quads)[0]           # quads only: a diagonal would tell left from right
+    edges = unique_edges(faces)[0]           # of quads without diagonals, which would tell left from right
     weight = 1 / np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1).clip(0.2)
     surface = _areas(positions, triangles)
     wanted = surface.clip(0.05) * importance[triangles].mean(axis=1)
