@@ -51,7 +51,7 @@ from fitting.video_reader import VideoFrame, VideoReader, probe
 from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
-CALM = Settings(expression_sigma=0.25)        # the target's photo is taken to be nearly neutral
+CALM = Settings(expression_spread=0.7)        # the target's photo is taken to be nearly neutral
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
 GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
 GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's

@@ -14,7 +14,12 @@ from fitting.parameters import TRANSLATION_UNIT
 
 W_COLOUR, W_LANDMARK, W_REGULARISER = 1.0, 10.0, 2.5e-5      # section 4
 ROBUST_EPSILON = 0.01        # below this colour distance the l2,1 norm is taken as quadratic
-EXPRESSION_SIGMA = 0.35      # default standard deviation of a blendshape in [0, 1] in equation 6
+BLENDSHAPE_SIGMA = 0.35      # standard deviation of an expression coefficient in [0, 1] in equation 6
+
+
+def expression_sigma(model):
+    """Standard deviation of expression coefficients in equation 6, which is 1 where they may be negative."""
+    return 1.0 if model.expression_range[0] < 0 else BLENDSHAPE_SIGMA
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fitting.detection import FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
 from fitting.photometric import photometric
-from fitting.solver import DEFAULT, draw_samples, slide_jaw, solve
+from fitting.solver import DEFAULT, NUMBA, draw_samples, engine_for, slide_jaw, solve
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
@@ -49,7 +49,7 @@ def neutral_start(model, landmarks, image_size):
     return shared, Frame(np.zeros(model.expression_count), rotation, translation, ambient_light())
 
 
-def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, iterations=(8, 5, 4)):
+def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, iterations=(8, 5, 4), engine=NUMBA):
     """Fits one person in one or several pictures of one camera (identity, albedo and focal length are shared).
 
     Parameters
@@ -60,6 +60,7 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     active : blocks that are solved for in the end
     settings : fitting.solver.Settings, weights and limits
     iterations : steps on each level of the pyramid, coarse to fine
+    engine : fitting.solver.Engine
 
     Returns
     -------
@@ -78,16 +79,16 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     for level, (eyes, steps) in enumerate(zip(LEVELS, iterations)):
         views = [make_view(model, i, m, eyes) for i, m in zip(images, landmarks)]
         if level == 0:
-            s = solve(model, shared, frames, views, ("light",), 4, settings, light_mean)
+            s = solve(model, shared, frames, views, ("light",), 4, settings, light_mean, engine=engine)
             colours = tuple(b for b in active if b in ("light", "albedo"))
-            s = solve(model, s.shared, s.frames, views, colours, 4, settings, light_mean)
+            s = solve(model, s.shared, s.frames, views, colours, 4, settings, light_mean, engine=engine)
             shared, frames = s.shared, s.frames
-        s = solve(model, shared, frames, views, active, steps, settings, light_mean, focal_mean)
+        s = solve(model, shared, frames, views, active, steps, settings, light_mean, focal_mean, engine=engine)
         shared, frames = s.shared, s.frames
     return shared, frames
 
 
-def errors(model, view, landmarks, shared, frame, albedo=None):
+def errors(model, view, landmarks, shared, frame):
     """Photometric RMS over the visible face and mean landmark distance over the eye distance, in one view."""
     vertices = model.shape(shared.identity, frame.expression)
     marks = slide_jaw(model, vertices, shared, frame, view)
@@ -98,8 +99,7 @@ def errors(model, view, landmarks, shared, frame, albedo=None):
     if samples is None:
         return np.nan, float(landmark_error)
     focal, centre = view.camera(shared.focal)
-    albedo = model.albedo(shared.albedo) if albedo is None else albedo
-    residual, _ = photometric(model, vertices, albedo, view.image, samples,
+    residual, _ = photometric(model, vertices, model.albedo(shared.albedo), view.image, samples,
                               replace(shared, focal=focal), frame, centre)
     weight = samples.weight / samples.weight.sum()
     return float(np.sqrt((weight * (residual ** 2).mean(axis=1)).sum())), float(landmark_error)
@@ -130,12 +130,12 @@ def taken(choice):
     return "the largest" if choice == "largest" else f"number {choice} from the left"
 
 
-def fit_image(model, image, detector, face="largest", path="image", settings=DEFAULT, option="--face"):
+def fit_image(model, image, detector, face="largest", path="image", settings=DEFAULT, option="--face", engine=NUMBA):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
     faces = detector.detect(image)
     chosen = choose_face(faces, face, path, option)
     landmarks = detector.landmarks(image, chosen.box)
-    shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings)
+    shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings, engine=engine)
     view = make_view(model, image, landmarks, LEVELS[-1])
     photometric_error, landmark_error = errors(model, view, landmarks, shared, frame)
     height, width = image.shape[:2]
@@ -158,12 +158,12 @@ def main(argv=None):
     parser.add_argument("--face", default="largest", metavar="N", help="'largest' or a number, counted from the left")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    commands.check_device(args.device)
+    backend = commands.check_device(args.device)
     out = args.out or args.image.with_suffix(".npz")
     image = read_image(args.image)
     commands.check_writable(out)
     model = load_model(args.model)
-    track, count = fit_image(model, image, FaceDetector(), args.face, args.image)
+    track, count = fit_image(model, image, FaceDetector(), args.face, args.image, engine=engine_for(model, backend))
     save_track(track, out)
     if count > 1:
         print(f"{args.image}: {count} faces found, took {taken(args.face)}; choose with --face N, counted "

@@ -65,7 +65,10 @@ class Settings:
     w_colour, w_landmark, w_regulariser : equation 3; w_colour 0 leaves the images out
     samples : int, largest number of photometric samples per frame
     light_prior : float, scales the light's distance from `light_mean` (see light_prior_matrix)
-    expression_sigma : float, standard deviation of an expression coefficient in equation 6
+    expression_spread : float, scales the standard deviation of an expression coefficient in equation 6, which is
+        energy.BLENDSHAPE_SIGMA for coefficients in [0, 1], else 1
+    identity_weight : float, scales the regulariser of identity. Colour misfits of neighbouring samples go together, so
+        they tell less about the shape than their number says: on heads of known shape 16 gave the best faces
     focal_prior : float, weight of log(focal / focal_mean) squared; one picture hardly tells focal length from distance
     """
 
@@ -74,7 +77,8 @@ class Settings:
     w_regulariser: float = energy.W_REGULARISER
     samples: int = 8000
     light_prior: float = 1.0
-    expression_sigma: float = energy.EXPRESSION_SIGMA
+    expression_spread: float = 1.0
+    identity_weight: float = 16.0
     focal_prior: float = 0.02
 
 
@@ -83,12 +87,57 @@ DEFAULT = Settings()
 
 @dataclass(frozen=True)
 class Solution:
-    """shared, frames and the energy reached; `accepted` counts the steps that lowered it."""
+    """What a solve found.
+
+    shared : Shared
+    frames : list of Frame
+    energy : float
+    accepted : int, steps that lowered the energy
+    samples : list of Samples or None, what the colour term last looked at in each view
+    landmarks : list of Landmarks, with the jaw points where they slid to
+    """
 
     shared: object
     frames: list
     energy: float
     accepted: int
+    samples: list
+    landmarks: list
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What pictures are compared with, as far as the model and its coefficients do not say it.
+
+    albedo : (V, 3) float32, where it is fixed and known; None: model.albedo(shared.albedo)
+    weight : (V,) float32, importance of the vertices in the colour term; None: model.sampling_weight
+    """
+
+    albedo: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What draws the surface and assembles the colour term (see engine_for).
+
+    rasterize : callable like facemodel.rasterizer.rasterize
+    term : fitting.photometric_torch.TorchPhotometric, or None: fitting.photometric, in numba
+    """
+
+    rasterize: object = rasterize
+    term: object = None
+
+
+MODEL_ONLY, NUMBA = Appearance(), Engine()
+
+
+def engine_for(model, backend):
+    """The Engine of a facemodel.device.Backend; made once per model, since the model's bases are sent to a GPU."""
+    if backend.torch_device is None:
+        return Engine(backend.rasterize)
+    from fitting.photometric_torch import TorchPhotometric
+    return Engine(backend.rasterize, TorchPhotometric(model, backend.torch_device))
 
 
 @njit(cache=True, fastmath=True, nogil=True)
@@ -111,13 +160,15 @@ def _sample_weight(camera, triangles, vertex_weight, rows, columns, seen, baryce
         weight[n] = w * min(max((cosine - 0.15) / 0.35, 0.0), 1.0) if w > 0.05 else 0.0
 
 
-def draw_samples(model, vertices, shared, frame, view, limit):
+def draw_samples(model, vertices, shared, frame, view, limit, vertex_weight=None, rasterizer=rasterize):
     """Photometric samples of what a view shows: evenly spread pixels of the visible face.
 
     Parameters
     ----------
     vertices : (V, 3) float32, model space
     limit : int, largest number of samples
+    vertex_weight : (V,) float32, importance; default model.sampling_weight
+    rasterizer : callable like facemodel.rasterizer.rasterize
 
     Returns
     -------
@@ -126,7 +177,7 @@ def draw_samples(model, vertices, shared, frame, view, limit):
     focal, centre = view.camera(shared.focal)
     camera = to_camera(vertices, frame.rotation, frame.translation)
     height, width = view.image.shape[:2]
-    raster = rasterize(project(camera, focal, centre), camera[:, 2], model.sampled_triangles, height, width)
+    raster = rasterizer(project(camera, focal, centre), camera[:, 2], model.sampled_triangles, height, width)
     mask = raster.mask
     mask[[0, -1]] = mask[:, [0, -1]] = False
     pixels = np.flatnonzero(mask)
@@ -135,7 +186,8 @@ def draw_samples(model, vertices, shared, frame, view, limit):
     rows, columns = np.divmod(pixels, width)
     n = len(pixels)
     triangle, bary, weight = np.empty(n, np.int32), np.empty((n, 3), np.float32), np.empty(n, np.float32)
-    _sample_weight(camera, model.sampled_triangles, model.sampling_weight, rows, columns, raster.triangle,
+    weights = model.sampling_weight if vertex_weight is None else vertex_weight
+    _sample_weight(camera, model.sampled_triangles, weights, rows, columns, raster.triangle,
                    raster.barycentric, triangle, bary, weight)
     shown = weight > 0
     if shown.sum() < 50:
@@ -182,12 +234,15 @@ def slide_jaw(model, vertices, shared, frame, view):
 class _Problem:
     """The energy of a set of frames and its normal equations."""
 
-    def __init__(self, model, views, active, settings, light_mean, focal_mean, albedo):
+    def __init__(self, model, views, active, settings, light_mean, focal_mean, appearance, engine):
         self.model, self.views, self.settings = model, views, settings
+        self.appearance, self.engine = appearance, engine
+        self.expression_sigma = settings.expression_spread * energy.expression_sigma(model)
         self.layout = Layout.build(model, active)
         self.light_mean, self.focal_mean = light_mean, focal_mean
         self.samples = [None] * len(views)
-        self._albedo = albedo
+        self._albedo = appearance.albedo
+        self._prepared = [None] * len(views)
         self._rows = [None] * len(views)
         self._shapes = [(None, None, None)] * len(views)
         self._neutral = (None, None)
@@ -202,14 +257,17 @@ class _Problem:
             needed = np.zeros(self.model.vertex_count, bool)
             needed[self.landmarks[i].vertices] = True
             if self.settings.w_colour:
-                self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples)
+                self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples,
+                                               self.appearance.weight, self.engine.rasterize)
                 if self.samples[i] is not None:
+                    if self.engine.term:
+                        self._prepared[i] = self.engine.term.prepare(view.image, self.samples[i])
                     needed[self.model.triangles[self.samples[i].triangle]] = True
             self._rows[i] = np.flatnonzero(needed)
 
     def energy(self, shared, frames):
         s = self.settings
-        total = s.w_regulariser * ((shared.identity ** 2).sum() + (shared.albedo ** 2).sum())
+        total = s.w_regulariser * (s.identity_weight * (shared.identity ** 2).sum() + (shared.albedo ** 2).sum())
         total += s.focal_prior * np.log(shared.focal / self.focal_mean) ** 2
         albedo = self._albedo_of(shared)
         for i, frame in enumerate(frames):
@@ -217,12 +275,11 @@ class _Problem:
             marks = self.landmarks[i]
             r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
             total += s.w_landmark * energy.landmark_energy(r, marks.weight)
-            total += s.w_regulariser * ((frame.expression / s.expression_sigma) ** 2).sum()
+            total += s.w_regulariser * ((frame.expression / self.expression_sigma) ** 2).sum()
             away = (frame.light - self.light_mean[i]).ravel()
             total += s.light_prior * away @ LIGHT_PRIOR @ away
             if self.samples[i] is not None:
-                r, _ = self._photometric(vertices, albedo, i, shared, frame, None)
-                total += s.w_colour * energy.colour_energy(r, self.samples[i].weight)
+                total += s.w_colour * self._colour_energy(vertices, albedo, i, shared, frame)
         return float(total)
 
     def _shape_of(self, i, shared, frame):
@@ -246,10 +303,33 @@ class _Problem:
             self._albedo = self.model.albedo(shared.albedo)
         return self._albedo
 
-    def _photometric(self, vertices, albedo, i, shared, frame, layout):
+    def _in_crop(self, i, shared):
+        """Shared with the focal length in pixels of view i's crop, and the principal point there."""
         focal, centre = self.views[i].camera(shared.focal)
-        return photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i],
-                           replace(shared, focal=focal), frame, centre, layout)
+        return replace(shared, focal=focal), centre
+
+    def _colour_energy(self, vertices, albedo, i, shared, frame):
+        shared, centre = self._in_crop(i, shared)
+        if self.engine.term:
+            return self.engine.term.energy(vertices, albedo, self._prepared[i], shared, frame, centre)
+        residual, _ = photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i], shared, frame,
+                                  centre)
+        return energy.colour_energy(residual, self.samples[i].weight)
+
+    def _colour_equations(self, vertices, albedo, i, shared, frame):
+        """Hessian (n, n) and gradient (n,) of the colour term, float64."""
+        shared, centre = self._in_crop(i, shared)
+        if self.engine.term:
+            e = self.engine.term.normal_equations(vertices, albedo, self._prepared[i], shared, frame, centre,
+                                                  self.layout, self.settings.w_colour)
+            return e.hessian, e.gradient
+        r, j = photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i], shared, frame, centre,
+                           self.layout)
+        weight = self.samples[i].weight
+        w = self.settings.w_colour * weight * energy.robust_weights(r) / weight.sum()
+        root = np.repeat(np.sqrt(w), 3).astype(j.dtype)
+        j *= root[:, None]
+        return (j.T @ j).astype(np.float64), (j.T @ (root * r.ravel())).astype(np.float64)
 
     def normal_equations(self, shared, frames):
         """Per frame: Hessian (n, n) and gradient (n,), float64; shared regularisation is in the first frame's."""
@@ -264,13 +344,9 @@ class _Problem:
             w = np.repeat(2 * s.w_landmark * marks.weight / marks.weight.sum(), 2)
             hessian, gradient = (j * w[:, None]).T @ j, j.T @ (w * r.ravel())
             if self.samples[i] is not None:
-                r, j = self._photometric(vertices, albedo, i, shared, frame, layout)
-                weight = self.samples[i].weight
-                w = s.w_colour * weight * energy.robust_weights(r) / weight.sum()
-                root = np.repeat(np.sqrt(w), 3).astype(j.dtype)
-                j *= root[:, None]
-                hessian += (j.T @ j).astype(np.float64)
-                gradient += (j.T @ (root * r.ravel())).astype(np.float64)
+                h, g = self._colour_equations(vertices, albedo, i, shared, frame)
+                hessian += h
+                gradient += g
             self._regularise(hessian, gradient, i, shared, frame)
             out.append((hessian, gradient))
         return out
@@ -285,10 +361,10 @@ class _Problem:
                 gradient[layout[name]] += 2 * weight * value
 
         if i == 0:
-            add("identity", shared.identity, s.w_regulariser)
+            add("identity", shared.identity, s.w_regulariser * s.identity_weight)
             add("albedo", shared.albedo, s.w_regulariser)
             add("focal", np.log(shared.focal / self.focal_mean), s.focal_prior)
-        add("expression", frame.expression, s.w_regulariser / s.expression_sigma ** 2)
+        add("expression", frame.expression, s.w_regulariser / self.expression_sigma ** 2)
         if "light" in layout:
             away = (frame.light - self.light_mean[i]).ravel()
             hessian[layout["light"], layout["light"]] += 2 * s.light_prior * LIGHT_PRIOR
@@ -340,7 +416,7 @@ class _Problem:
 
 
 def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, light_mean=None, focal_mean=None,
-          look_every=2, tolerance=1e-4, albedo=None):
+          look_every=2, tolerance=1e-4, appearance=MODEL_ONLY, engine=NUMBA):
     """Lowers the energy of equation 3.
 
     Parameters
@@ -356,7 +432,8 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
     focal_mean : float, default the present focal length
     look_every : int, steps between renewals of visibility and outline
     tolerance : float, stop when a step lowers the energy by a smaller share
-    albedo : (V, 3) float32, of the surface, where it is fixed and known; default model.albedo(shared.albedo)
+    appearance : Appearance
+    engine : Engine
 
     Returns
     -------
@@ -364,7 +441,7 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
     """
     frames = list(frames)
     light_mean = [f.light for f in frames] if light_mean is None else light_mean
-    problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal, albedo)
+    problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal, appearance, engine)
     damping, accepted, value = 1e-3, 0, None
     for iteration in range(iterations):
         if iteration % look_every == 0:
@@ -387,4 +464,5 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
         damping = max(damping / 4, 1e-6)
         if gain < tolerance and iteration % look_every == look_every - 1:
             break
-    return Solution(shared, frames, value if value is not None else np.nan, accepted)
+    return Solution(shared, frames, value if value is not None else np.nan, accepted, problem.samples,
+                    problem.landmarks)

@@ -5,7 +5,7 @@ import hashlib
 import os
 import zipfile
 import zlib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Track:
     light : (F, 9, 3)
     landmarks : (F, 68, 2) detected, pixels, nan where none
     photometric_error : (F,) RMS over the visible face; landmark_error : (F,) mean distance over the eye distance
+    confidence : (F,) share of the visible face that the fit explains, in [0, 1]; empty for a photo
+    albedo_offset : (V, 3) float16, the person's albedo beyond the basis, by which a clip was tracked; empty for a photo
     source_sha256 : str, of the clip's bytes, "" for a photo; face : str, the choice among its faces
     """
 
@@ -52,6 +54,8 @@ class Track:
     landmarks: np.ndarray
     photometric_error: np.ndarray
     landmark_error: np.ndarray
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    albedo_offset: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float16))
     source_sha256: str = ""
     face: str = "largest"
     format_version: int = FORMAT_VERSION
@@ -106,7 +110,8 @@ def load_track(path, model=None):
         version = int(values["format_version"])
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; fit again")
-        track = Track(**{x.name: values[x.name] for x in fields(Track) if x.name in values or x.default is MISSING})
+        needed = [x.name for x in fields(Track) if x.default is MISSING and x.default_factory is MISSING]
+        track = Track(**{x.name: values[x.name] for x in fields(Track) if x.name in values or x.name in needed})
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:

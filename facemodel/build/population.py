@@ -1,126 +1,122 @@
-"""How real heads vary: the statistics of identity, measured on a second model's heads by registering ours to them.
+"""Learns how real heads vary, from a second model's heads, and writes it into the embedded model.
 
-MakeHuman's targets say what a head can do, not how often heads do it, and its mean is an artist's. Heads drawn from a
-model made of scans (ICT-FaceKit, MIT) are registered with the basis of the random draws; what is kept are the mean and
-the covariance of the coefficients, so the surface and its modes stay MakeHuman's.
+    python -m facemodel.build.population path/to/ICT-FaceKit
+
+The path is any model that --model reads.
+
+MakeHuman's targets say what a head can do, not how often heads do it, and its base mesh is an artist's. Heads drawn at
+random from a model made of scans are laid over with the embedded model (facemodel.readers.transfer); the mean and the
+principal components of what the embedded surface then looks like become its identity. The surface, its chart and its
+expressions stay MakeHuman's; so does a share of the spread, for heads that the other model does not know.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-from facemodel.camera import rotation_matrix
+from facemodel.build.__main__ import DEFAULT_OUT
+from facemodel.errors import InputError
+from facemodel.morphable import FLIP, load_model
+from facemodel.readers.transfer import register
 
-# landmarks on which the two models' markups agree: eye corners and lids, ridge and base of the nose, lips, chin
-SHARED_LANDMARKS = np.r_[27:31, 33, 36:48, 48, 51, 54, 57, 8]
-RADIUS = 105.0           # mm around the nose tip
-NEAR = 2.0               # mm, beyond which a distance counts less
-LANDMARK_WEIGHT = 0.1    # of the landmarks' mean square against the surface's
-PRIOR = 0.004            # mm^2, weight of the mean square distance of a coefficient of one standard deviation
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Heads of one topology, file axes (y up, z out of the face), millimetres.
-
-    mean : (V, 3) float64
-    basis : (V, 3, K) float64, change per standard deviation
-    landmarks : (68,) int, iBUG order
-    """
-
-    mean: np.ndarray
-    basis: np.ndarray
-    landmarks: np.ndarray
-
-    def draw(self, count, seed):
-        """(count, V, 3) random heads; coefficients are clipped at 2.2 standard deviations."""
-        rng = np.random.default_rng(seed)
-        for _ in range(count):
-            yield self.mean + self.basis @ np.clip(rng.normal(size=self.basis.shape[2]), -2.2, 2.2)
+# landmarks on which the two markups agree: ridge and base of the nose, eyes, corners and middle of the lips
+SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
+FURTHEST_COEFFICIENT = 2.2       # standard deviations, of the heads drawn
+OWN_SHARE, OWN_SPREAD = 0.1, 0.5     # share of the embedded model's own components, and how far they reach
+STIFFNESS = 0.003                # mm^2, see register
+EYES_TO_ORIGIN = 65.0            # mm, the origin lies behind the middle of the eyes
 
 
-@dataclass(frozen=True)
-class Template:
-    """The surface that is registered.
-
-    mean : (V, 3), basis : (V, 3, K), triangles : (T, 3), landmarks : (68,) int; mm, file axes
-    """
-
-    mean: np.ndarray
-    basis: np.ndarray
-    triangles: np.ndarray
-    landmarks: np.ndarray
+def draw_heads(model, count, seed):
+    """(count, V, 3) vertices of random heads of a model, file orientation, millimetres."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        drawn = rng.normal(size=model.identity_count)
+        yield model.shape(np.clip(drawn, -FURTHEST_COEFFICIENT, FURTHEST_COEFFICIENT)) * FLIP
 
 
-def _normals(vertices, triangles):
-    a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    face = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(normals, triangles[:, k], face)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+def lay_over(head, guide, triangles, landmarks):
+    """Control mesh (C, 3) of the embedded model laid over a head, in the head's space, and the distance in mm."""
+    fit = register(guide, head, triangles, landmarks, iterations=14, stiffness=STIFFNESS)
+    control = guide.neutral(fit.coefficients) * FLIP
+    return fit.scale * control @ fit.rotation.T + fit.translation, fit.distance
 
 
-def _rigid(source, target):
-    """Rotation and translation (3, 3), (3,) with target ~ source @ r.T + t (least squares)."""
-    a, b = source.mean(axis=0), target.mean(axis=0)
-    u, _, vt = np.linalg.svd((target - b).T @ (source - a))
-    r = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
-    return r, b - r @ a
-
-
-def register(template, points, landmarks, iterations=12):
-    """Fits the template to a head: point to plane from the head's points, damped by the coefficients' prior.
+def statistics(shapes, own, mirror, weight, count):
+    """Mean and components of heads and their mirror images, mixed with the model's own components.
 
     Parameters
     ----------
-    template : Template
-    points : (N, 3) float, of the head's skin
-    landmarks : (68, 3) float, of the head
+    shapes : (N, C, 3) control meshes; their position is taken out, size and tilt are kept
+    own : (C, 3, K) components of the model, per standard deviation
+    mirror : (C,) int, each vertex's partner on the other side
+    weight : (C,) float, importance of each vertex in the variance
+    count : int
 
     Returns
     -------
-    coefficients : (K,), rotation : (3, 3), translation : (3,) template to head; median distance in mm
+    mean : (C, 3), basis : (C, 3, count) displacement per standard deviation
     """
-    count = template.basis.shape[2]
-    marks = template.landmarks[SHARED_LANDMARKS]
-    coefficients = np.zeros(count)
-    vertices = template.mean
-    r, t = _rigid(vertices[marks], landmarks[SHARED_LANDMARKS])
-    for _ in range(iterations):
-        normals = _normals(vertices, template.triangles)
-        local = (points - t) @ r
-        _, near = cKDTree(vertices).query(local)
-        normal, gap = normals[near], local - vertices[near]
-        distance = (gap * normal).sum(axis=1)
-        weight = np.sqrt(1 / (1 + (distance / NEAR) ** 2) / len(points))[:, None]
-        turn = np.cross(vertices[near], normal)
-        rows = np.concatenate([np.einsum("na,nak->nk", normal, template.basis[near]), turn, normal], axis=1) * weight
-        right = distance * weight[:, 0]
-        goal = ((landmarks[SHARED_LANDMARKS] - t) @ r - vertices[marks]).ravel()
-        x, y, z = vertices[marks].T
-        zero = np.zeros_like(x)
-        cross = np.stack([np.stack([zero, z, -y], 1), np.stack([-z, zero, x], 1), np.stack([y, -x, zero], 1)], 1)
-        moved = np.concatenate([template.basis[marks].reshape(-1, count), cross.reshape(-1, 3),
-                                np.tile(np.eye(3), (len(marks), 1))], axis=1)
-        share = np.sqrt(LANDMARK_WEIGHT / len(marks))
-        rows, right = np.concatenate([rows, moved * share]), np.concatenate([right, goal * share])
-        hessian, gradient = rows.T @ rows, rows.T @ right
-        prior = np.r_[np.full(count, PRIOR), np.zeros(6)]
-        gradient[:count] -= PRIOR * coefficients
-        step = np.linalg.solve(hessian + np.diag(prior + 1e-9), gradient)
-        coefficients = coefficients + step[:count]
-        vertices = template.mean + template.basis @ coefficients
-        turned = rotation_matrix(step[count:count + 3])
-        r, t = r @ turned, r @ step[count + 3:] + t
-    return coefficients, r, t, float(np.median(np.abs(distance)))
+    shapes = np.concatenate([shapes, shapes[:, mirror] * [-1, 1, 1]])
+    shapes = shapes - np.einsum("v,nvk->nk", weight / weight.sum(), shapes)[:, None]
+    mean = shapes.mean(axis=0)
+    rows = np.concatenate([(shapes - mean) * np.sqrt((1 - OWN_SHARE) / (len(shapes) - 1)),
+                           np.moveaxis(own, 2, 0) * OWN_SPREAD * np.sqrt(OWN_SHARE)]).reshape(-1, mean.size)
+    scaled = rows * np.sqrt(np.repeat(weight, 3))
+    values, vectors = np.linalg.eigh(scaled @ scaled.T)
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    return mean, (vectors.T @ rows).reshape(count, -1, 3).transpose(1, 2, 0)
 
 
-def skin_points(vertices, triangles, landmarks, limit=4000):
-    """Points of a head that a camera in front could see, near the nose tip: (N, 3)."""
-    tip = vertices[landmarks[30]]
-    seen = (np.linalg.norm(vertices - tip, axis=1) < RADIUS) & (_normals(vertices, triangles)[:, 2] > 0.1)
-    chosen = np.flatnonzero(seen)
-    return vertices[chosen[np.linspace(0, len(chosen) - 1, min(limit, len(chosen))).astype(int)]]
+def learn(guide, model, mirror, weight, draws, seed, log=print):
+    """Mean (C, 3), identity (C, 3, 80) and the rotation that takes the guide's file space to the heads'."""
+    landmarks = {k: model.landmarks[k] for k in SHARED_LANDMARKS}
+    first = register(guide, model.mean * FLIP, model.triangles, landmarks, stiffness=STIFFNESS)
+    centred = replace(guide, control_mean=guide.neutral(first.coefficients))
+    job = partial(lay_over, guide=centred, triangles=model.triangles, landmarks=landmarks)
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        results = list(pool.map(job, draw_heads(model, draws, seed), chunksize=4))
+    log(f"{draws} heads laid over, median distance {np.median([d for _, d in results]):.2f} mm")
+    own = np.einsum("ij,vjk->vik", first.rotation, guide.control_identity * FLIP[:, None])
+    mean, basis = statistics(np.stack([s for s, _ in results]), own, mirror, weight, guide.identity_count)
+    return mean, basis, first.rotation
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m facemodel.build.population", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("heads", metavar="MODEL", help="whose heads: the path of a model made of scans")
+    parser.add_argument("--guide", type=Path, default=DEFAULT_OUT, help="commons_face.npz as facemodel.build wrote it")
+    parser.add_argument("-o", "--out", type=Path, help="default: the model's own place")
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=77)
+    args = parser.parse_args(argv)
+    model, guide = load_model(args.heads), load_model(args.guide.parent)
+    with np.load(args.guide) as d:
+        arrays = dict(d)
+    if str(arrays.get("population", "")):
+        raise InputError(f"{args.guide}: knows its population already; build it anew with python -m facemodel.build")
+    region = dict(zip(arrays["region_names"], arrays["regions"].astype(np.float64) / 255))
+    weight = 0.02 + np.clip(region["face"] + 0.5 * region["forehead"], 0, 1)
+    mean, basis, rotation = learn(guide, model, arrays["mirror"].astype(int), weight, args.draws, args.seed)
+    eyes = (guide.refine @ mean.astype(np.float32))[guide.landmarks[[36, 39, 42, 45]]].mean(axis=0)
+    arrays["mean"] = (mean - eyes + [0, 0, EYES_TO_ORIGIN]).astype(np.float32)
+    arrays["identity_basis"] = np.moveaxis(basis, 2, 0).astype(np.float16)
+    arrays["expression_basis"] = (arrays["expression_basis"].astype(np.float32) @ rotation.T).astype(np.float16)
+    arrays["population"] = f"{args.draws} heads of {model.name}, seed {args.seed}"
+    out = args.out or args.guide
+    beside = out.with_suffix(".part.npz")
+    np.savez_compressed(beside, **arrays)
+    os.replace(beside, out)
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()

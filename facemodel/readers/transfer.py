@@ -31,12 +31,18 @@ class Registration:
     normals : (V, 3) float64
     landmarks : (68,) int, of the embedded model
     distance : float, median distance of the other face's skin to the embedded surface, mm
+    coefficients : (modes,) identity, standard deviations
+    scale, rotation, translation : embedded model (file orientation) to the other face's space: s R x + t
     """
 
     vertices: np.ndarray
     normals: np.ndarray
     landmarks: np.ndarray
     distance: float
+    coefficients: np.ndarray
+    scale: float
+    rotation: np.ndarray
+    translation: np.ndarray
 
 
 def similarity(source, target):
@@ -114,7 +120,7 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
         raise ValueError(f"it is {scale:.2g} times as large as a head in millimetres; are its units right?")
     if not distance < MISFIT:
         raise ValueError(f"the embedded face does not fit over it (median distance {distance:.1f} mm)")
-    return Registration(placed, facing, guide.landmarks, distance)
+    return Registration(placed, facing, guide.landmarks, distance, coefficients, float(scale), rotation, translation)
 
 
 def _pairs(placed, facing, allowed, vertices, normals, furthest):
