@@ -29,11 +29,10 @@ from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
-from fitting.fit import fit_frames
 from fitting.follow import Follower
-from fitting.parameters import Shared
-from fitting.smoothing import smooth_track
-from fitting.track import FrameTracker, track_clip
+from fitting.smoothing import smooth_run
+from fitting.solver import NUMBA, engine_for
+from fitting.track import FrameTracker, Person, fit_person, track_clip
 from fitting.trackfile import save_track
 from fitting.video_reader import VideoFrame, VideoReader, probe, read_frames
 
@@ -45,9 +44,9 @@ LEAST_SHARE = 0.02            # of the fit's time: smaller parts are not shown
 TRACKING = {
     "decode": (VideoReader.__iter__, VideoFrame.rgb.func),
     "landmarks": (Follower.step,),
-    "key frames": (fit_frames,),
+    "key frames": (fit_person,),
     "fit": (FrameTracker.step,),
-    "smoothing": (smooth_track,),
+    "smoothing": (smooth_run,),
 }
 PER_CLIP = ("key frames", "target", "neutral texture")
 
@@ -89,7 +88,7 @@ def profiled_seconds(profile, stages):
     return {stage: sum(spent.get(f.__code__, 0.0) for f in functions) for stage, functions in stages.items()}
 
 
-def fit_parts(model, clip, track, frames=FIT_FRAMES):
+def fit_parts(model, clip, track, engine=NUMBA, frames=FIT_FRAMES):
     """What the fit of a frame spends its time in, found by fitting the first `frames` with a face once more.
 
     Returns
@@ -97,8 +96,7 @@ def fit_parts(model, clip, track, frames=FIT_FRAMES):
     list of (depth, name, share): functions that FrameTracker.step calls (depth 0), each followed by those that it calls
     (depth 1), with their share of the fit's time; below LEAST_SHARE they are left out
     """
-    shared = Shared(track.identity.astype(float), track.albedo.astype(float), float(track.focal))
-    tracker = FrameTracker(model, shared, {})
+    tracker = FrameTracker(model, Person.of(track), engine)
     profile = cProfile.Profile()
     with_face = np.flatnonzero(track.status != "no_face")[:frames]
     for frame in read_frames(clip, with_face[-1] + 1):
@@ -121,7 +119,7 @@ def fit_parts(model, clip, track, frames=FIT_FRAMES):
     return list(parts(whole, 0))
 
 
-def benchmark(clip, target, model, detector, folder, progress=True):
+def benchmark(clip, target, model, detector, folder, progress=True, engine=NUMBA):
     """Tracks a clip and replaces its face.
 
     Parameters
@@ -130,6 +128,7 @@ def benchmark(clip, target, model, detector, folder, progress=True):
     model : MorphableModel
     detector : FaceDetector
     folder : where the result may be written
+    engine : fitting.solver.Engine
 
     Returns
     -------
@@ -138,12 +137,12 @@ def benchmark(clip, target, model, detector, folder, progress=True):
     """
     profile, timer = cProfile.Profile(), StageTimer()
     start = time.perf_counter()
-    track, _ = profile.runcall(track_clip, model, clip, detector, progress=progress)
+    track = profile.runcall(track_clip, model, clip, detector, progress=progress, engine=engine).track
     tracking_s = time.perf_counter() - start
     save_track(track, Path(folder) / "track.npz")
     start = time.perf_counter()
     report = replace_face(clip, target, Path(folder) / "out.mkv", model=model, detector=detector, timer=timer,
-                          track_path=Path(folder) / "track.npz", progress=progress)
+                          track_path=Path(folder) / "track.npz", progress=progress, engine=engine)
     compositing_s = time.perf_counter() - start
     groups = {"track": (profiled_seconds(profile, TRACKING), tracking_s),
               "composite": ({n: s for n, s in timer.seconds.items() if n != "track"}, compositing_s)}
@@ -152,14 +151,15 @@ def benchmark(clip, target, model, detector, folder, progress=True):
         seconds = {**seconds, "other": whole - sum(seconds.values())}
         stages += [{"group": group, "stage": n, "seconds": s, "once": n in PER_CLIP} for n, s in seconds.items()]
     return {"frames": report["frames"], "replaced": report["replaced"], "tracking_s": tracking_s,
-            "total_s": tracking_s + compositing_s, "stages": stages, "fit": fit_parts(model, clip, track)}
+            "total_s": tracking_s + compositing_s, "stages": stages, "fit": fit_parts(model, clip, track, engine)}
 
 
-def warm_up(model, detector, folder):
+def warm_up(model, detector, folder, engine=NUMBA):
     """Runs a few frames of the demo through everything, so that all code is compiled and loaded."""
     clip = first_frames(assets.path("demo/single_face.mp4"), WARM_UP_FRAMES, folder)
-    track_clip(model, clip, detector, key_frames=1, progress=False)
-    replace_face(clip, None, Path(folder) / "out.mkv", virtual=1, model=model, detector=detector, progress=False)
+    track_clip(model, clip, detector, key_frames=1, progress=False, engine=engine)
+    replace_face(clip, None, Path(folder) / "out.mkv", virtual=1, model=model, detector=detector, progress=False,
+                 engine=engine)
 
 
 def frames_per_second(result, group=None, once=True):
@@ -191,7 +191,7 @@ def main(argv=None):
     parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the numbers there, too")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    commands.check_device(args.device)
+    backend = commands.check_device(args.device)
     if args.frames is not None and args.frames < 1:
         raise InputError(f"--frames {args.frames}: give 1 or more")
     if args.out is not None:
@@ -200,14 +200,15 @@ def main(argv=None):
     info = probe(video)
     start = time.perf_counter()
     model, detector = load_model(args.model), FaceDetector()
+    engine = engine_for(model, backend)
     loading_s = time.perf_counter() - start
     with tempfile.TemporaryDirectory(prefix="dynatex") as folder:
         start = time.perf_counter()
-        warm_up(model, detector, folder)
+        warm_up(model, detector, folder, engine)
         warm_up_s = time.perf_counter() - start
         clip = video if args.frames is None else first_frames(video, args.frames, folder)
         try:
-            result = benchmark(clip, assets.path("demo/nobody.png"), model, detector, folder)
+            result = benchmark(clip, assets.path("demo/nobody.png"), model, detector, folder, engine=engine)
         except InputError as error:                 # name the clip that was given, not its copy
             raise InputError(str(error).replace(str(clip), str(video))) from error
     speed = {name: round(frames_per_second(result, *choice), 2) for name, choice in {
@@ -216,7 +217,7 @@ def main(argv=None):
     memory = peak_memory_mb()
     print(f"dynatex {VERSION}, {video}: {info.width} x {info.height}, {result['frames']} frames, "
           f"{result['replaced']} replaced")
-    print(f"{hardware_line()}; computed on the CPU")
+    print(f"{hardware_line()}; computed on {backend.description()}")
     print(f"not counted: loading model and detector {loading_s:.1f} s, warm-up with compiling {warm_up_s:.1f} s")
     print("\n".join(table(result)))
     print(f"frames per second: tracking {speed['tracking']:.2f}, end to end {speed['end_to_end']:.2f}; without what is "
@@ -224,7 +225,7 @@ def main(argv=None):
     if memory is not None:
         print(f"peak memory {memory:.0f} MB")
     if args.out is not None:
-        write_report({"tool": f"dynatex {VERSION}", "hardware": hardware(), "device": "cpu",
+        write_report({"tool": f"dynatex {VERSION}", "hardware": hardware(), "device": backend.description(),
                       "clip": {"path": str(video), "width": info.width, "height": info.height},
                       "loading_s": loading_s, "warm_up_s": warm_up_s, **result, "frames_per_second": speed,
                       "peak_memory_mb": memory}, args.out)

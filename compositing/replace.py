@@ -43,7 +43,7 @@ from fitting.detection import FaceDetector
 from fitting.fit import fit_image, taken
 from fitting.images import read_image
 from fitting.progress import progress_bar
-from fitting.solver import Settings
+from fitting.solver import NUMBA, Settings, engine_for
 from fitting.texture import extract, pose
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
@@ -195,7 +195,8 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
 
 
 def replace_face(source, target, out, *, model, detector, texture="delta", face="largest", target_face="largest",
-                 virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None):
+                 virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
+                 engine=NUMBA):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -213,6 +214,7 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     crf : H.264 quality; default that of VideoWriter
     progress : bool, show on stderr how far the work has come
     timer : StageTimer that the stages are added to; by default a new one
+    engine : fitting.solver.Engine
 
     Returns
     -------
@@ -233,7 +235,7 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
         else:
             image = read_image(target)
-            fit, count = fit_image(model, image, detector, target_face, target, CALM, "--target-face")
+            fit, count = fit_image(model, image, detector, target_face, target, CALM, "--target-face", engine)
             if count > 1:
                 remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                                "counted from the left")
@@ -241,7 +243,8 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     with timer("track"):
         track = known
         if track is None:
-            track, more = track_clip(model, source, detector, face, progress=progress)
+            tracking = track_clip(model, source, detector, face, progress=progress, engine=engine)
+            track, more = tracking.track, tracking.remarks
             remarks += more
             if track_path is not None:
                 save_track(track, track_path)
@@ -331,7 +334,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
-    commands.check_device(args.device)
+    backend = commands.check_device(args.device)
     source, target, out = args.source, args.target, args.out
     if args.demo:
         if source or target:
@@ -357,7 +360,8 @@ def main(argv=None):
     commands.check_writable(report_path(out))
     if args.track is not None:
         commands.check_writable(args.track, "--track")
-    report = replace_face(source, target, out, model=load_model(args.model), detector=FaceDetector(),
+    model = load_model(args.model)
+    report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
                           texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
                           track_path=args.track, cost=args.seam, crf=args.crf)
     for remark in report["remarks"]:

@@ -29,6 +29,13 @@ class Backend:
     rasterize: Callable
     torch_device: str | None = None
 
+    def description(self):
+        """The device in words, for reports."""
+        if self.torch_device is None:
+            return "the CPU"
+        import torch
+        return torch.cuda.get_device_name(self.torch_device) if torch.cuda.is_available() else self.torch_device
+
 
 CPU = Backend("cpu", rasterizer.rasterize)
 

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import assets
 from facemodel.atlas import build_atlas, uv_to_pixels
@@ -30,8 +29,10 @@ from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
 from fitting.images import read_image
+from fitting.progress import progress_bar
 from fitting.texture import albedo_texture, even_out, extract, fill, pose, skin_weight
 
+# photos of one person share what their names have before the first underscore
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 TEXTURE_SIZE = 256
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.15, 0.08        # photos fitted worse than this are left out
@@ -111,6 +112,34 @@ def learn(albedos, mirror, components):
     return mean, basis.reshape(-1, *mean.shape), kept
 
 
+def explained_of_strangers(albedos, people, mirror, components, folds=5):
+    """Share of the variance of people's albedos that components learned from the others explain.
+
+    Parameters
+    ----------
+    albedos : (N, V, 3)
+    people : list of N str, who is in each
+    folds : int, into how many groups the people are split
+
+    Returns
+    -------
+    (people's number,) float: 1 - |albedo - its reconstruction|^2 / |albedo - mean|^2, per person
+    """
+    names = sorted(set(people))
+    fold_of = {name: i % folds for i, name in enumerate(names)}
+    fold = np.array([fold_of[p] for p in people])
+    left, whole = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    for k in range(folds):
+        mean, basis, _ = learn(albedos[fold != k], mirror, components)
+        modes = basis.reshape(len(basis), -1)
+        modes = modes / np.linalg.norm(modes, axis=1, keepdims=True)
+        for i in np.flatnonzero(fold == k):
+            away = (albedos[i] - mean).ravel()
+            left[people[i]] += ((away - modes.T @ (modes @ away)) ** 2).sum()
+            whole[people[i]] += (away ** 2).sum()
+    return np.array([1 - left[n] / whole[n] for n in names])
+
+
 def surface_mirror(geometry):
     """(V1,) index of the mirrored vertex one subdivision below the surface: nearest in the symmetric chart."""
     from scipy.spatial import cKDTree
@@ -152,17 +181,25 @@ def main(argv=None):
             store(skin, *flat_albedo(geometry))
         for number in range(args.rounds):
             with ProcessPoolExecutor(args.workers, processes, initializer=_prepare, initargs=(str(folder),)) as pool:
-                results = list(tqdm(pool.map(partial(lift, count=len(mirror)), files), total=len(files),
-                                    desc=f"round {number + 1}"))
+                results = []
+                with progress_bar(len(files), f"round {number + 1}", "photo") as bar:
+                    for result in pool.map(partial(lift, count=len(mirror)), files):
+                        results.append(result)
+                        bar.update()
             for path, reason in results:
                 if isinstance(reason, str):
                     print(f"left out {path}: {reason}")
             albedos = np.stack([a for _, a in results if not isinstance(a, str)])
+            people = [Path(p).stem.split("_")[0] for p, a in results if not isinstance(a, str)]
             mean, basis, kept = learn(albedos, mirror, args.components)
             store(skin, mean, basis)
             print(f"round {number + 1}: {len(albedos)} photos, {len(basis)} components keep {100 * kept:.1f} % of the "
                   f"variance; {skin.stat().st_size / 1e6:.1f} MB")
         store(out, mean, basis)
+    if len(set(people)) >= 5:
+        shares = explained_of_strangers(albedos, people, mirror, args.components)
+        print("of people who were left out, components learned from the others explain "
+              f"{100 * np.median(shares):.0f} % (median; {100 * shares.min():.0f} to {100 * shares.max():.0f} %)")
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ class Solution:
     accepted : int, steps that lowered the energy
     samples : list of Samples or None, what the colour term last looked at in each view
     landmarks : list of Landmarks, with the jaw points where they slid to
+    hessians : list of (n, n) float64, of the energy by [active shared | active own unknowns] at the last step
     """
 
     shared: object
@@ -103,6 +104,7 @@ class Solution:
     accepted: int
     samples: list
     landmarks: list
+    hessians: list
 
 
 @dataclass(frozen=True)
@@ -442,7 +444,7 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
     frames = list(frames)
     light_mean = [f.light for f in frames] if light_mean is None else light_mean
     problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal, appearance, engine)
-    damping, accepted, value = 1e-3, 0, None
+    damping, accepted, value, equations = 1e-3, 0, None, []
     for iteration in range(iterations):
         if iteration % look_every == 0:
             problem.look(shared, frames)
@@ -465,4 +467,4 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
         if gain < tolerance and iteration % look_every == look_every - 1:
             break
     return Solution(shared, frames, value if value is not None else np.nan, accepted, problem.samples,
-                    problem.landmarks)
+                    problem.landmarks, [h for h, _ in equations])

@@ -25,14 +25,15 @@ from fitting.parameters import Frame, Shared
 from fitting.personal import personal_albedo
 from fitting.photometric import photometric
 from fitting.progress import progress_bar
-from fitting.smoothing import smooth_track
+from fitting.smoothing import RunSmoother, marginal, smooth_light
 from fitting.solver import NUMBA, Appearance, Settings, draw_samples, engine_for, solve
+from fitting.steadiness import steadiness
 from fitting.trackfile import Track, file_hash, save_track
 from fitting.trust import Trust
 from fitting.video_reader import VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
-PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
+UNKNOWNS = PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
 KEY_SETTINGS = Settings(samples=4000)
 FRAME_SETTINGS = Settings(samples=3000, light_prior=10.0)
 BY_LANDMARKS = Settings(w_colour=0.0)
@@ -77,11 +78,26 @@ class Person:
     light: np.ndarray
 
 
-def fit_key_frames(model, path, following, count=8, engine=NUMBA):
-    """Solves identity, albedo and focal length from key frames, then lifts the person's own albedo: Person."""
-    keys = choose_key_frames(following, count)
-    images = read_pictures(path, keys)
-    landmarks = [following.landmarks[k].astype(np.float64) for k in keys]
+    @classmethod
+    def of(cls, track):
+        """The Person of a Track that was made by track_clip, with its usual error as noise."""
+        shared = Shared(track.identity.astype(float), track.albedo.astype(float), float(track.focal))
+        return cls(shared, track.albedo_offset.astype(np.float32), float(np.nanmedian(track.photometric_error)),
+                   track.light.mean(axis=0).astype(float))
+
+
+def fit_person(model, images, landmarks, engine=NUMBA):
+    """Solves identity, albedo and focal length from key frames, then lifts the person's own albedo.
+
+    Parameters
+    ----------
+    images : list of (H, W, 3) uint8
+    landmarks : list of (68, 2) float64 pixels
+
+    Returns
+    -------
+    Person
+    """
     shared, frames = fit_frames(model, images, landmarks, settings=KEY_SETTINGS, engine=engine)
     views = [make_view(model, i, m, CLIP_LEVELS[-1]) for i, m in zip(images, landmarks)]
     offset = personal_albedo(model, views, shared, frames)
@@ -108,12 +124,24 @@ def residuals_in(model, albedo, view, shared, frame):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted frame: its unknowns and how far they can be believed (see fitting.trackfile.Track)."""
+    """A fitted frame: its unknowns and how far they can be believed (see fitting.trackfile.Track).
+
+    hessian : (n, n) float32, of the energy by expression, rotation and translation, light following freely
+    """
 
     frame: Frame
+    hessian: np.ndarray
     photometric_error: float
     landmark_error: float
     confidence: float
+
+    @property
+    def status(self):
+        """ok, low_confidence (a third or more of the face is covered or wrong) or lost (nothing of it can be used)."""
+        if self.landmark_error > 2 * MAX_LANDMARK or self.confidence < LOST:
+            return "lost"
+        unsure = self.photometric_error > MAX_PHOTOMETRIC or self.landmark_error > MAX_LANDMARK
+        return "low_confidence" if unsure or self.confidence < UNSURE else "ok"
 
 
 class FrameTracker:
@@ -145,9 +173,10 @@ class FrameTracker:
         for view, steps in ((coarse, 6 if cold else 2), (fine, 4 if cold else 2)):
             s = solve(model, shared, s.frames, [view], PER_FRAME_BLOCKS, steps, FRAME_SETTINGS, light_mean,
                       appearance=seen, engine=self._engine)
-        return self._judged(s.frames[0], fine, landmarks, s.landmarks[0].vertices, seen.weight)
+        hessian = marginal(s.hessians[0], model.expression_count + 6).astype(np.float32)
+        return self._judged(s.frames[0], hessian, fine, landmarks, s.landmarks[0].vertices, seen.weight)
 
-    def _judged(self, frame, view, landmarks, marks, weight):
+    def _judged(self, frame, hessian, view, landmarks, marks, weight):
         model, shared = self._model, self._person.shared
         vertices = model.shape(shared.identity, frame.expression, marks)
         xy = project(to_camera(vertices[marks], frame.rotation, frame.translation), shared.focal, view.principal_point)
@@ -155,15 +184,15 @@ class FrameTracker:
         samples, residual = residuals_in(model, self._albedo, view, shared, frame)
         if samples is None:
             self._last = None
-            return Fitted(frame, np.nan, landmark_error, 0.0)
+            return Fitted(frame, hessian, np.nan, landmark_error, 0.0)
         confidence = float(np.average(self._trust.explained(residual), weights=samples.weight))
         nearest = model.triangles[samples.triangle, samples.barycentric.argmax(axis=1)]
         looked = samples.weight * weight[nearest] / np.maximum(model.sampling_weight[nearest], 1e-6)
         photometric_error = float(np.sqrt(np.average((residual ** 2).mean(axis=1), weights=looked)))
         self._trust = self._trust.after(model, samples, residual)
-        wild = landmark_error > 2 * MAX_LANDMARK or confidence < LOST
-        self._last = None if wild else frame
-        return Fitted(frame, photometric_error, landmark_error, confidence)
+        fitted = Fitted(frame, hessian, photometric_error, landmark_error, confidence)
+        self._last = None if fitted.status == "lost" else frame
+        return fitted
 
     def forget(self):
         """The face is gone; the next step starts cold and trusts all of it."""
@@ -171,7 +200,21 @@ class FrameTracker:
         self._trust = Trust.start(self._model, self._person.noise)
 
 
-def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA, smooth=True):
+@dataclass(frozen=True)
+class Tracking:
+    """A tracked clip.
+
+    track : Track, smoothed
+    raw : Track, as the frames were fitted
+    remarks : list of str for the user (several faces, a damaged file)
+    """
+
+    track: Track
+    raw: Track
+    remarks: list
+
+
+def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA):
     """Tracks a face through a clip.
 
     Parameters
@@ -182,70 +225,84 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
     face : 'largest' or a number counted from the left, in the first frame that shows a face
     key_frames : int, frames that identity, albedo and focal length are solved from
     engine : fitting.solver.Engine
-    smooth : bool, False leaves the frames as they were tracked
 
     Returns
     -------
-    Track, and a list of remarks (several faces, a damaged file)
+    Tracking
 
     Raises
     ------
     InputError : when the clip can't be read or shows no face
     """
     following, damage = read_landmarks(path, detector, face, progress)
-    person = fit_key_frames(model, path, following, key_frames, engine)
-    tracker = FrameTracker(model, person, engine)
-    fitted = [None] * len(following.confirmed)
-    with VideoReader(path) as reader, progress_bar(len(fitted), "fit", show=progress) as bar:
-        for video_frame in reader:
-            marks = following.landmarks[video_frame.index].astype(np.float64)
-            if np.isfinite(marks).all():
-                fitted[video_frame.index] = tracker.step(video_frame.rgb, marks)
-            else:
-                tracker.forget()
-            bar.update()
+    keys = choose_key_frames(following, key_frames)
+    person = fit_person(model, read_pictures(path, keys), list(following.landmarks[keys].astype(np.float64)), engine)
+    tracker, smoother = FrameTracker(model, person, engine), RunSmoother(model.expression_range)
+    raw = _empty_track(model, person, following, file_hash(path), str(face))
+    smooth = replace(raw, expression=raw.expression.copy(), rotation=raw.rotation.copy(),
+                     translation=raw.translation.copy())
+    with VideoReader(path) as reader, progress_bar(len(raw), "fit", show=progress) as bar:
         info = reader.info
+        raw.image_size[:], raw.principal_point[:] = [info.height, info.width], [info.width / 2, info.height / 2]
+        for video_frame in reader:
+            t = video_frame.index
+            marks = following.landmarks[t].astype(np.float64)
+            fitted = tracker.step(video_frame.rgb, marks) if np.isfinite(marks).all() else None
+            if fitted is None:
+                tracker.forget()
+            _note(raw, t, fitted)
+            if raw.status[t] == "ok":
+                ready = smoother.push(t, raw.expression[t].astype(np.float64), raw.rotation[t].astype(np.float64),
+                                      raw.translation[t].astype(np.float64), fitted.hessian)
+            else:
+                ready = smoother.flush()
+                for name in ("expression", "rotation", "translation"):
+                    getattr(smooth, name)[t] = getattr(raw, name)[t]
+            _place(smooth, ready)
+            bar.update()
+        _place(smooth, smoother.flush())
+    first = int(np.argmax(raw.status != "no_face"))
+    for track in (raw, smooth):
+        for name in UNKNOWNS:
+            getattr(track, name)[:first] = getattr(track, name)[first]
+    smooth = replace(smooth, light=smooth_light(raw.light, raw.status == "ok"))
     remarks = [damage] if damage else []
     if following.face_count > 1:
         remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken(face)}; "
                        "choose with --face N, counted from the left")
-    track = _assemble(model, person, fitted, following, info, file_hash(path), str(face))
-    return smooth_track(track) if smooth else track, remarks
+    return Tracking(smooth, raw, remarks)
 
 
-def judge(following, photometric_error, landmark_error, confidence):
-    """(F,) status: no_face, lost (the picture is not the face that was fitted), low_confidence, ok.
-
-    confidence : (F,) share of the visible face that the fit explains; beyond LOST nothing of a fit can be used, between
-    LOST and UNSURE a third or more of the face is covered or wrong
-    """
-    status = np.full(len(confidence), "ok", dtype="U16")
-    status[(confidence < UNSURE) | (photometric_error > MAX_PHOTOMETRIC) | (landmark_error > MAX_LANDMARK)] = (
-        "low_confidence")
-    status[(landmark_error > 2 * MAX_LANDMARK) | (confidence < LOST)] = "lost"
-    status[~np.isfinite(following.landmarks).all(axis=(1, 2))] = "no_face"
-    return status
-
-
-def _assemble(model, person, fitted, following, info, source_hash, face):
-    filled, last = [], next(f.frame for f in fitted if f is not None)
-    for f in fitted:
-        last = f.frame if f is not None else last
-        filled.append(last)
-    f32 = lambda rows: np.asarray(rows, np.float32)
-    measured = lambda name: f32([np.nan if f is None else getattr(f, name) for f in fitted])
-    photometric_error, landmark_error = measured("photometric_error"), measured("landmark_error")
-    confidence = np.nan_to_num(measured("confidence"))
+def _empty_track(model, person, following, source_hash, face):
+    """A Track of a clip's length whose frames are to be filled in."""
+    count = len(following.confirmed)
+    f32 = lambda *shape: np.zeros((count, *shape), np.float32)
     return Track(
-        model_name=model.name, model_hash=model.hash, image_size=np.array([info.height, info.width]),
-        frame_index=np.arange(len(fitted)), status=judge(following, photometric_error, landmark_error, confidence),
-        identity=f32(person.shared.identity), albedo=f32(person.shared.albedo),
-        expression=f32([f.expression for f in filled]), expression_names=np.array(model.expression_names),
-        rotation=f32([f.axis_angle for f in filled]), translation=f32([f.translation for f in filled]),
-        focal=f32(person.shared.focal), principal_point=f32([info.width / 2, info.height / 2]),
-        light=f32([f.light for f in filled]), landmarks=following.landmarks, photometric_error=photometric_error,
-        landmark_error=landmark_error, confidence=confidence, albedo_offset=person.offset.astype(np.float16),
-        source_sha256=source_hash, face=face)
+        model_name=model.name, model_hash=model.hash, image_size=np.zeros(2, np.int64), frame_index=np.arange(count),
+        status=np.full(count, "no_face", "U16"), identity=person.shared.identity.astype(np.float32),
+        albedo=person.shared.albedo.astype(np.float32), expression=f32(model.expression_count),
+        expression_names=np.array(model.expression_names), rotation=f32(3), translation=f32(3),
+        focal=np.float32(person.shared.focal), principal_point=np.zeros(2, np.float32), light=f32(9, 3),
+        landmarks=following.landmarks, photometric_error=np.full(count, np.nan, np.float32),
+        landmark_error=np.full(count, np.nan, np.float32), confidence=f32(),
+        albedo_offset=person.offset.astype(np.float16), source_sha256=source_hash, face=face)
+
+
+def _note(track, t, fitted):
+    """Writes a frame into a track; one without a face repeats the last one's unknowns."""
+    if fitted is None:
+        for name in UNKNOWNS if t else ():
+            getattr(track, name)[t] = getattr(track, name)[t - 1]
+        return
+    frame = fitted.frame
+    track.expression[t], track.rotation[t], track.translation[t] = frame.expression, frame.axis_angle, frame.translation
+    track.light[t], track.status[t], track.confidence[t] = frame.light, fitted.status, fitted.confidence
+    track.photometric_error[t], track.landmark_error[t] = fitted.photometric_error, fitted.landmark_error
+
+
+def _place(track, ready):
+    for t, expression, rotation, translation in ready:
+        track.expression[t], track.rotation[t], track.translation[t] = expression, rotation, translation
 
 
 def main(argv=None):
@@ -264,14 +321,19 @@ def main(argv=None):
     out = args.out or args.video.with_suffix(".npz")
     commands.check_writable(out)
     model = load_model(args.model)
-    track, remarks = track_clip(model, args.video, FaceDetector(), args.face, args.key_frames,
-                                engine=engine_for(model, backend), smooth=not args.no_smoothing)
+    tracking = track_clip(model, args.video, FaceDetector(), args.face, args.key_frames,
+                          engine=engine_for(model, backend))
+    track = tracking.raw if args.no_smoothing else tracking.track
     save_track(track, out)
-    for remark in remarks:
+    for remark in tracking.remarks:
         print(remark)
     counts = ", ".join(f"{n} {s}" for s, n in zip(*np.unique(track.status, return_counts=True)))
     print(f"wrote {out}: {counts}; median photometric RMS {np.nanmedian(track.photometric_error):.3f}, landmarks "
-          f"{100 * np.nanmedian(track.landmark_error):.1f} % of the eye distance")
+          f"{100 * np.nanmedian(track.landmark_error):.1f} % of the eye distance, "
+          f"{100 * np.median(track.confidence):.0f} % of the skin explained")
+    before, after = steadiness(model, tracking.raw), steadiness(model, track)
+    print(f"jitter {after.jitter:.2f} % of the eye distance ({before.jitter:.2f} before smoothing) on {after.still} "
+          f"still frames, lag {after.lag:+.2f} frames ({before.lag:+.2f})")
 
 
 if __name__ == "__main__":
