@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import assets
 from compositing import seam
@@ -194,6 +195,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
     return np.nan_to_num(neutral, nan=0.5), np.median(validities, axis=0)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def replace_face(source, target, out, *, model, detector, texture="delta", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
                  engine=NUMBA):

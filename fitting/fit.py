@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from facemodel.camera import default_focal, project, to_camera
 from facemodel.errors import InputError
@@ -130,6 +131,7 @@ def taken(choice):
     return "the largest" if choice == "largest" else f"number {choice} from the left"
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def fit_image(model, image, detector, face="largest", path="image", settings=DEFAULT, option="--face", engine=NUMBA):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
     faces = detector.detect(image)

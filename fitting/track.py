@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
@@ -34,7 +35,7 @@ from fitting.video_reader import VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
 UNKNOWNS = PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
-KEY_SETTINGS = Settings(samples=4000)
+KEY_SETTINGS = Settings(samples=2500)
 FRAME_SETTINGS = Settings(samples=3000, light_prior=10.0)
 BY_LANDMARKS = Settings(w_colour=0.0)
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12       # beyond them a frame is not trusted
@@ -214,6 +215,8 @@ class Tracking:
     remarks: list
 
 
+# matrices are small: BLAS threads would only take turns with numba's
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA):
     """Tracks a face through a clip.
 
