@@ -23,6 +23,7 @@ import numpy as np
 
 from facemodel.build.__main__ import DEFAULT_OUT
 from facemodel.errors import InputError
+from facemodel.light import vertex_normals
 from facemodel.morphable import FLIP, load_model
 from facemodel.readers.transfer import register
 
@@ -30,6 +31,11 @@ from facemodel.readers.transfer import register
 SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
 FURTHEST_COEFFICIENT = 2.2       # standard deviations, of the heads drawn
 OWN_SHARE, OWN_SPREAD = 0.1, 0.5     # share of the embedded model's own components, and how far they reach
+# landmarks that are placed anew, where the other model has them: brows, nose and the lips' outline, with their partners
+# on the other side. Lids and inner lips stay where the surface parts
+BROWS_NOSE_LIPS = {17: 26, 18: 25, 19: 24, 20: 23, 21: 22, 27: 27, 28: 28, 29: 29, 30: 30, 31: 35, 32: 34, 33: 33,
+                   48: 54, 49: 53, 50: 52, 51: 51, 57: 57, 58: 56, 59: 55}
+DEPTH_WEIGHT = 0.3               # of a distance along the line of sight, when a landmark is placed
 STIFFNESS = 0.003                # mm^2, see register
 EYES_TO_ORIGIN = 65.0            # mm, the origin lies behind the middle of the eyes
 
@@ -75,18 +81,57 @@ def statistics(shapes, own, mirror, weight, count):
     return mean, (vectors.T @ rows).reshape(count, -1, 3).transpose(1, 2, 0)
 
 
+def place_landmarks(guide, surface, goals):
+    """Landmarks of the guide with BROWS_NOSE_LIPS moved to the vertices nearest to their goals, alike on both sides.
+
+    Parameters
+    ----------
+    guide : MorphableModel
+    surface : (V, 3) float, its mean face in the other model's space, file orientation, symmetric in x
+    goals : (68, 3) float, where the other model's mean face has them
+
+    Returns
+    -------
+    (68,) int32
+    """
+    facing = vertex_normals(surface, guide.triangles, guide.corners)[:, 2] > 0.05
+    allowed = np.flatnonzero(facing & (guide.regions["face"] > 0.5) & (guide.regions["mouth_interior"] < 0.3))
+    metric = np.array([1, 1, DEPTH_WEIGHT])
+    landmarks = guide.landmarks.copy()
+    for left, right in BROWS_NOSE_LIPS.items():
+        goal = (goals[left] + goals[right] * [-1, 1, 1]) / 2
+        middle = np.abs(surface[allowed, 0]) < 0.3
+        among = allowed[middle] if left == right else allowed
+        landmarks[left] = among[np.linalg.norm((surface[among] - goal) * metric, axis=1).argmin()]
+        landmarks[right] = np.linalg.norm(surface - surface[landmarks[left]] * [-1, 1, 1], axis=1).argmin()
+    return landmarks.astype(np.int32)
+
+
 def learn(guide, model, mirror, weight, draws, seed, log=print):
-    """Mean (C, 3), identity (C, 3, 80) and the rotation that takes the guide's file space to the heads'."""
+    """What a population of heads tells.
+
+    Returns
+    -------
+    mean : (C, 3), identity : (C, 3, 80), in the heads' orientation
+    rotation : (3, 3), the guide's file space to the heads'
+    landmarks : (68,) int32
+    """
     landmarks = {k: model.landmarks[k] for k in SHARED_LANDMARKS}
     first = register(guide, model.mean * FLIP, model.triangles, landmarks, stiffness=STIFFNESS)
     centred = replace(guide, control_mean=guide.neutral(first.coefficients))
     job = partial(lay_over, guide=centred, triangles=model.triangles, landmarks=landmarks)
+    # one thread per worker: set before the workers, which are fresh processes, load their libraries
+    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         results = list(pool.map(job, draw_heads(model, draws, seed), chunksize=4))
     log(f"{draws} heads laid over, median distance {np.median([d for _, d in results]):.2f} mm")
+    shapes = np.stack([s for s, _ in results])
     own = np.einsum("ij,vjk->vik", first.rotation, guide.control_identity * FLIP[:, None])
-    mean, basis = statistics(np.stack([s for s, _ in results]), own, mirror, weight, guide.identity_count)
-    return mean, basis, first.rotation
+    mean, basis = statistics(shapes, own, mirror, weight, guide.identity_count)
+    typical = shapes.mean(axis=0)
+    typical = (typical + typical[mirror] * [-1, 1, 1]) / 2
+    placed = place_landmarks(guide, guide.refine @ typical.astype(np.float32), (model.mean * FLIP)[model.landmarks])
+    return mean, basis, first.rotation, placed
 
 
 def main(argv=None):
@@ -105,7 +150,8 @@ def main(argv=None):
         raise InputError(f"{args.guide}: knows its population already; build it anew with python -m facemodel.build")
     region = dict(zip(arrays["region_names"], arrays["regions"].astype(np.float64) / 255))
     weight = 0.02 + np.clip(region["face"] + 0.5 * region["forehead"], 0, 1)
-    mean, basis, rotation = learn(guide, model, arrays["mirror"].astype(int), weight, args.draws, args.seed)
+    mean, basis, rotation, arrays["landmarks"] = learn(guide, model, arrays["mirror"].astype(int), weight, args.draws,
+                                                       args.seed)
     eyes = (guide.refine @ mean.astype(np.float32))[guide.landmarks[[36, 39, 42, 45]]].mean(axis=0)
     arrays["mean"] = (mean - eyes + [0, 0, EYES_TO_ORIGIN]).astype(np.float32)
     arrays["identity_basis"] = np.moveaxis(basis, 2, 0).astype(np.float16)

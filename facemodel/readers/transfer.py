@@ -20,7 +20,10 @@ SAMPLES = 6000
 MISFIT = 4.0                 # mm, largest median distance of two faces that are laid over each other
 SIZES = (0.75, 1.35)         # of a mean head over the embedded one
 FURTHEST = 8.0               # mm, closest points further away do not belong together
-TANGENTIAL, MARKS = 0.05, 0.05   # weights of distance across the normal and of all landmarks, along it it is 1
+TANGENTIAL = 0.05            # weight of distance across the normal; along it it is 1
+USUAL = 1.5                  # mm, a distance along the normal from which a pair counts less
+RIM = 0.8                    # of the region 'face': vertices below it have no partners
+HOLD = 0.1                   # weight of all landmarks
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def similarity(source, target):
     return scale, rotation, b - scale * rotation @ a
 
 
-def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.02):
+def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.02, hold=HOLD):
     """Fits the embedded model to a mean face: similarity from landmarks, then Gauss-Newton on closest points.
 
     Every step looks up the embedded vertex nearest to each sample of the other face, in position and normal, and solves
@@ -68,6 +71,7 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
     vertices, triangles : (V, 3) float, (T, 3) int, the other face
     landmarks : dict, iBUG index -> vertex of the other face; those of the jaw line are not used
     stiffness : float, mm^2, mean squared distance that a coefficient of one standard deviation is worth
+    hold : float, weight of all landmarks against all closest points
 
     Returns
     -------
@@ -92,13 +96,17 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
         if i == iterations:
             break
         close, corner, distance = _pairs(placed, facing, allowed, vertices, normals, FURTHEST * (1.5 if i < 3 else 1))
+        within = guide.regions["face"][corner] > RIM           # beyond the rim every sample's nearest vertex is on it
+        close, corner = close[within], corner[within]
         if len(close) < 50:
             raise ValueError("the embedded face does not fit over it")
         goal = np.concatenate([vertices[close], points])
         corner = np.concatenate([corner, marks])
         n = facing[corner]
         metric = TANGENTIAL * np.eye(3) + (1 - TANGENTIAL) * n[:, :, None] * n[:, None, :]
-        metric[len(close):] = MARKS * (1 if i < 5 else 0.1) * len(close) / len(marks) * np.eye(3)
+        gap = ((vertices[close] - placed[corner[:len(close)]]) * n[:len(close)]).sum(axis=1)
+        metric[:len(close)] /= (1 + (gap / USUAL) ** 2)[:, None, None]        # nostrils have no counterpart
+        metric[len(close):] = hold * len(close) / len(marks) * np.eye(3)
         p = placed[corner] - translation
         turned = np.zeros((len(p), 3, 3))
         for axis in range(3):
