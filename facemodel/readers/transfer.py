@@ -55,7 +55,7 @@ def similarity(source, target):
     return scale, rotation, b - scale * rotation @ a
 
 
-def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.02):
+def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.1):
     """Fits the embedded model to a mean face: similarity from landmarks, then Gauss-Newton on closest points.
 
     Every step looks up the embedded vertex nearest to each sample of the other face, in position and normal, and solves
