@@ -20,6 +20,7 @@ SAMPLES = 6000
 MISFIT = 4.0                 # mm, largest median distance of two faces that are laid over each other
 SIZES = (0.75, 1.35)         # of a mean head over the embedded one
 FURTHEST = 8.0               # mm, closest points further away do not belong together
+FIRST_STIFFNESS, SOFTER = 100.0, 0.7     # times the last, and its fall per step: the shape gives way after the pose
 TANGENTIAL, MARKS = 0.05, 0.05   # weights of distance across the normal and of all landmarks, along it it is 1
 
 
@@ -55,7 +56,7 @@ def similarity(source, target):
     return scale, rotation, b - scale * rotation @ a
 
 
-def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.1):
+def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, stiffness=0.02):
     """Fits the embedded model to a mean face: similarity from landmarks, then Gauss-Newton on closest points.
 
     Every step looks up the embedded vertex nearest to each sample of the other face, in position and normal, and solves
@@ -109,7 +110,7 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
         weighted = np.einsum("nji,njk->nik", jacobian, metric)
         normal = np.einsum("nik,nkj->ij", weighted, jacobian, optimize=True)
         right = np.einsum("nik,nk->i", weighted, goal - placed[corner])
-        spring = stiffness * len(close)
+        spring = stiffness * max(1.0, FIRST_STIFFNESS * SOFTER ** i) * len(close)
         normal[7:, 7:] += spring * np.eye(free)
         right[7:] -= spring * coefficients[:free]
         step = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(len(normal)) / len(normal), right)
