@@ -3,7 +3,7 @@
     python -m fitting.track clip.mp4 -o clip.npz
 
 Identity, albedo and focal length come from several key frames solved together and stay fixed; expression, pose and
-light follow per frame from a warm start; pose and light are then smoothed over the clip. The clip is read three times
+light follow per frame from a warm start and are then smoothed over the clip. The clip is read three times
 and never held in memory.
 """
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEY_SETTINGS = Settings(samples=2500)
 FRAME_SETTINGS = Settings(samples=3000, light_prior=10.0)
 BY_LANDMARKS = Settings(w_colour=0.0)
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12       # beyond them a frame is not trusted
-UNSURE, LOST = 0.65, 0.35                        # confidence (see judge)
+UNSURE, LOST = 0.65, 0.35                        # confidence (see Fitted.status)
 
 
 def read_landmarks(path, detector, face="largest", progress=True):

@@ -33,12 +33,13 @@ def known_face(model, seed, size=SIZE):
     return Shared(identity, albedo, focal), Frame(expression, rotation, np.array([4.0, -12.0, distance]), light)
 
 
-def draw(model, shared, frame, size=SIZE):
-    """The picture, (size, size, 3) uint8, before a grey ground."""
+def draw(model, shared, frame, size=SIZE, albedo=None):
+    """The picture, (size, size, 3) uint8, before a grey ground; albedo (V, 3): other than the model's."""
+    albedo = model.albedo(shared.albedo) if albedo is None else albedo
     posed = pose(model, model.shape(shared.identity, frame.expression), frame.rotation, frame.translation, shared.focal,
                  (size / 2, size / 2))
     raster = posed.raster(model, size, size)
-    colour = interpolate(model.albedo(shared.albedo) * shade(posed.normals, frame.light), model.triangles, raster)
+    colour = interpolate(albedo * shade(posed.normals, frame.light), model.triangles, raster)
     colour[~raster.mask] = 0.35
     return np.round(255 * np.clip(colour, 0, 1)).astype(np.uint8)
 
@@ -52,5 +53,3 @@ def true_landmarks(model, shared, frame, size=SIZE):
     marks = slide_jaw(model, vertices, shared, frame, view)
     moved = to_camera(vertices[marks.vertices], frame.rotation, frame.translation)
     return project(moved, shared.focal, np.array([size / 2, size / 2]))
-
-

@@ -57,7 +57,7 @@ def test_a_run_on_a_clip(capsys, tmp_path):
     speed = times["frames_per_second"]
     assert speed["end_to_end"] == pytest.approx(6 / times["total_s"], abs=0.01)
     assert speed["end_to_end"] < speed["tracking"] < speed["tracking_long_clip"]
-    assert times["peak_memory_mb"] > 100 and times["device"] == "cpu"
+    assert times["peak_memory_mb"] > 100 and times["device"] == "the CPU"
 
     lines = printed.splitlines()
     assert lines[0] == f"dynatex {VERSION}, {clip}: 640 x 360, 6 frames, {times['replaced']} replaced"

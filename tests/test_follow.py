@@ -1,11 +1,10 @@
-"""Following one face through a clip, the choice of key frames, and what becomes of frames that can't be trusted."""
+"""Following one face through a clip, and the choice of key frames."""
 import numpy as np
 import pytest
 
 from facemodel.errors import InputError
 from fitting.detection import FaceDetector, eye_distance
 from fitting.follow import FULL_SEARCH_EVERY, PATIENCE, Following, choose_key_frames, follow
-from fitting.track import MAX_LANDMARK, MAX_PHOTOMETRIC, judge
 from tests import clips
 
 
@@ -122,30 +121,3 @@ def test_key_frames_span_the_expressions_and_leave_out_what_is_not_sure():
     keys = choose_key_frames(following, 2)
     assert 7 in keys and 12 not in keys
     assert sorted(choose_key_frames(following, 99)) == [t for t in range(20) if t not in (3, 12)]
-
-
-def test_judge():
-    count = 40
-    following = some_following(count)
-    photometric, landmark = np.full(count, 0.03, np.float32), np.full(count, 0.02, np.float32)
-    landmark[1] = MAX_LANDMARK * 1.1
-    landmark[2] = MAX_LANDMARK * 2.1
-    photometric[3] = MAX_PHOTOMETRIC * 1.1
-    photometric[4] = 0.2                           # bad, and the detector did not confirm it
-    following.confirmed[4] = False
-    photometric[5] = 0.2                           # bad, confirmed
-    following.confirmed[6] = False                 # fits well although not confirmed
-    following.landmarks[7] = np.nan
-    photometric[7] = landmark[7] = np.nan
-    status = judge(following, photometric, landmark)
-    assert status[:8].tolist() == ["ok", "low_confidence", "lost", "low_confidence", "lost", "low_confidence", "ok",
-                                   "no_face"]
-    assert (status[8:] == "ok").all()
-
-
-def test_judge_measures_a_clip_by_its_own_median():
-    """Where every frame fits badly (a beard, hard light), frames like the others are trusted."""
-    following = some_following(10)
-    photometric, landmark = np.full(10, 0.15, np.float32), np.full(10, 0.02, np.float32)
-    photometric[0] = 0.31
-    assert judge(following, photometric, landmark).tolist() == ["low_confidence"] + ["ok"] * 9
