@@ -44,7 +44,7 @@ from fitting.detection import FaceDetector
 from fitting.fit import fit_image, taken
 from fitting.images import read_image
 from fitting.progress import progress_bar
-from fitting.solver import NUMBA, Settings, engine_for
+from fitting.solver import NUMBA, engine_for
 from fitting.texture import extract, pose
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
@@ -52,7 +52,6 @@ from fitting.video_reader import VideoFrame, VideoReader, probe
 from texgan.transfer import METHODS, SourceTexture
 
 SOURCE_TEXTURE_SIZE = 512
-CALM = Settings(expression_spread=0.7)        # the target's photo is taken to be nearly neutral
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
 GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
 GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's
@@ -237,7 +236,8 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
         else:
             image = read_image(target)
-            fit, count = fit_image(model, image, detector, target_face, target, CALM, "--target-face", engine)
+            fit, count = fit_image(model, image, detector, target_face, target, option="--target-face",
+                                   engine=engine)
             if count > 1:
                 remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                                "counted from the left")

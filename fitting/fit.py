@@ -24,11 +24,14 @@ from fitting.detection import FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
 from fitting.photometric import photometric
-from fitting.solver import DEFAULT, NUMBA, draw_samples, engine_for, slide_jaw, solve
+from fitting.solver import DEFAULT, NUMBA, Settings, draw_samples, engine_for, slide_jaw, solve
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
 RIGID_LANDMARKS = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
+PHOTO = Settings(expression_spread=0.5)      # one picture hardly tells a shape from an expression; most are near neutral
+USUAL_MISFIT = 0.03      # RMS colour residual from which on identity is held back in full; what the model explains better
+LEAST_DOUBT = 1 / 16     # has less noise and tells more, and the regulariser of identity falls with its square
 ALL_BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
 
 
@@ -76,7 +79,7 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
                           (("identity", "expression", "rotation", "translation"), 6)):
         s = solve(model, shared, frames, views, blocks, steps, by_landmarks)
         shared, frames = s.shared, s.frames
-    light_mean = [ambient_light()] * len(frames)
+    light_mean, doubt = [ambient_light()] * len(frames), 1.0
     for level, (eyes, steps) in enumerate(zip(LEVELS, iterations)):
         views = [make_view(model, i, m, eyes) for i, m in zip(images, landmarks)]
         if level == 0:
@@ -84,9 +87,24 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
             colours = tuple(b for b in active if b in ("light", "albedo"))
             s = solve(model, s.shared, s.frames, views, colours, 4, settings, light_mean, engine=engine)
             shared, frames = s.shared, s.frames
-        s = solve(model, shared, frames, views, active, steps, settings, light_mean, focal_mean, engine=engine)
+        held = replace(settings, identity_weight=settings.identity_weight * doubt)
+        s = solve(model, shared, frames, views, active, steps, held, light_mean, focal_mean, engine=engine)
         shared, frames = s.shared, s.frames
+        doubt = float(np.clip((misfit(model, views, s) / USUAL_MISFIT) ** 2, LEAST_DOUBT, 1))
     return shared, frames
+
+
+def misfit(model, views, solution):
+    """RMS colour residual of a Solution over its views (in [0, 1]); nan where none shows the face."""
+    albedo, squares = model.albedo(solution.shared.albedo), []
+    for view, frame, samples in zip(views, solution.frames, solution.samples):
+        if samples is not None:
+            focal, centre = view.camera(solution.shared.focal)
+            vertices = model.shape(solution.shared.identity, frame.expression)
+            r, _ = photometric(model, vertices, albedo, view.image, samples, replace(solution.shared, focal=focal),
+                               frame, centre)
+            squares.append(np.average((r ** 2).mean(axis=1), weights=samples.weight))
+    return float(np.sqrt(np.mean(squares))) if squares else np.nan
 
 
 def errors(model, view, landmarks, shared, frame):
@@ -132,7 +150,7 @@ def taken(choice):
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
-def fit_image(model, image, detector, face="largest", path="image", settings=DEFAULT, option="--face", engine=NUMBA):
+def fit_image(model, image, detector, face="largest", path="image", settings=PHOTO, option="--face", engine=NUMBA):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
     faces = detector.detect(image)
     chosen = choose_face(faces, face, path, option)

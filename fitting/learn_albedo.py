@@ -132,7 +132,7 @@ def explained_of_strangers(albedos, people, mirror, components, folds=5):
     for k in range(folds):
         mean, basis, _ = learn(albedos[fold != k], mirror, components)
         modes = basis.reshape(len(basis), -1)
-        modes = modes / np.linalg.norm(modes, axis=1, keepdims=True)
+        modes = modes / np.maximum(np.linalg.norm(modes, axis=1, keepdims=True), 1e-12)
         for i in np.flatnonzero(fold == k):
             away = (albedos[i] - mean).ravel()
             left[people[i]] += ((away - modes.T @ (modes @ away)) ** 2).sum()

@@ -75,7 +75,7 @@ def steadiness(model, track):
         centre = here[:, RIGID].mean(axis=1)
         speed = np.linalg.norm(centre[2:] - centre[:-2], axis=1) / 2 / size
         bend = (here[2:] - 2 * here[1:-1] + here[:-2])[:, RIGID] / np.sqrt(6) / size
-        squares.append((bend[speed < STILL] ** 2).sum(axis=2))
+        squares.append((bend[speed < STILL] ** 2).mean(axis=2))
         for a, b in zip(openings(here).T, openings(there).T):
             lags.append(lag(a, b))
             weights.append(np.diff(b).std() * len(b))

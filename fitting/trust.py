@@ -13,7 +13,7 @@ import numpy as np
 GRID = 48                        # cells of the chart, each way
 EXPLAINED, FOREIGN = 2.5, 6.0    # residuals in units of the noise: up to here skin, from here on something else
 MEMORY = 0.5                     # share of a cell's past that is kept from frame to frame
-LEAST_NOISE = 0.02
+LEAST_NOISE = 0.012
 LEAST_WEIGHT = 0.02              # of skin that something covers
 
 

@@ -22,14 +22,11 @@ def projected(model, shared, frame, vertices):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_round_trip(model, seed):
-    """Goals of the first figure: rotation 0.5 degrees, landmarks 1 px, photometric RMS 0.01.
-
-    The model draws these pictures itself, so no misfits go together and identity has the weight of equation 6.
-    """
+    """Goals of the first figure: rotation 0.5 degrees, landmarks 1 px, photometric RMS 0.01."""
     shared, frame = known_face(model, seed)
     picture, landmarks = draw(model, shared, frame), true_landmarks(model, shared, frame)
     noisy = landmarks + np.random.default_rng(seed).normal(0, 0.25, landmarks.shape)
-    got_shared, (got,) = fit_frames(model, [picture], [noisy], settings=Settings(identity_weight=1.0))
+    got_shared, (got,) = fit_frames(model, [picture], [noisy])
     photometric, _ = errors(model, make_view(model, picture, noisy, LEVELS[-1]), noisy, got_shared, got)
     inner = model.landmarks[17:]
     distance = np.linalg.norm(projected(model, got_shared, got, inner) - projected(model, shared, frame, inner), axis=1)
