@@ -29,9 +29,11 @@ from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
 RIGID_LANDMARKS = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
-PHOTO = Settings(expression_spread=0.5)      # one picture hardly tells a shape from an expression; most are near neutral
-USUAL_MISFIT = 0.03      # RMS colour residual from which on identity is held back in full; what the model explains better
-LEAST_DOUBT = 1 / 16     # has less noise and tells more, and the regulariser of identity falls with its square
+# one picture hardly tells a shape from an expression, and most are near neutral
+PHOTO = Settings(expression_spread=0.5)
+# RMS colour residual from which on identity is held back in full; what the model explains better has less noise and
+# tells more: the regulariser of identity falls with the square of the residual
+USUAL_MISFIT, LEAST_DOUBT = 0.03, 1 / 16
 ALL_BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
 
 
