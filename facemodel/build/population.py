@@ -35,6 +35,12 @@ OWN_SHARE, OWN_SPREAD = 0.1, 0.5     # share of the embedded model's own compone
 # on the other side. Lids and inner lips stay where the surface parts
 BROWS_NOSE_LIPS = {17: 26, 18: 25, 19: 24, 20: 23, 21: 22, 27: 27, 28: 28, 29: 29, 30: 30, 31: 35, 32: 34, 33: 33,
                    48: 54, 49: 53, 50: 52, 51: 51, 57: 57, 58: 56, 59: 55}
+# where dlib's detector finds them, against the markup of ICT-FaceKit: mean over 56 rendered heads, mm to the subject's
+# left and up, for the first of each pair
+DETECTOR = {17: (-0.4, -0.9), 18: (-0.4, -0.2), 19: (0.7, -0.0), 20: (0.4, -0.6), 21: (0.4, -2.1), 27: (0.0, 0.2),
+            28: (0.0, -0.8), 29: (0.0, -1.9), 30: (0.0, -1.7), 31: (-0.6, 1.4), 32: (-0.7, 0.3), 33: (0.0, -0.6),
+            48: (-0.3, -0.8), 49: (0.9, -1.4), 50: (0.8, -1.0), 51: (0.0, -1.6), 57: (0.0, -0.2), 58: (2.4, -0.6),
+            59: (1.1, -0.9)}
 DEPTH_WEIGHT = 0.3               # of a distance along the line of sight, when a landmark is placed
 STIFFNESS = 0.003                # mm^2, see register
 EYES_TO_ORIGIN = 65.0            # mm, the origin lies behind the middle of the eyes
@@ -99,7 +105,7 @@ def place_landmarks(guide, surface, goals):
     metric = np.array([1, 1, DEPTH_WEIGHT])
     landmarks = guide.landmarks.copy()
     for left, right in BROWS_NOSE_LIPS.items():
-        goal = (goals[left] + goals[right] * [-1, 1, 1]) / 2
+        goal = (goals[left] + goals[right] * [-1, 1, 1]) / 2 + [*DETECTOR[left], 0]
         middle = np.abs(surface[allowed, 0]) < 0.3
         among = allowed[middle] if left == right else allowed
         landmarks[left] = among[np.linalg.norm((surface[among] - goal) * metric, axis=1).argmin()]
