@@ -16,8 +16,10 @@ RIGID = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])      # nose and e
 
 @dataclass(frozen=True)
 class Steadiness:
-    """jitter : float, RMS of the second differences of projected nose and eye corners on a still head, over sqrt(6)
-    (that of white noise is its standard deviation), in % of the eye distance; nan where the head is never still
+    """How steady a track is.
+
+    jitter : float, RMS length of the second differences of projected nose and eye corners on a still head, over sqrt(6)
+        (that of white noise is its standard deviation), in % of the eye distance; nan where the head is never still
     still : int, frames that it was measured on
     lag : float, frames by which mouth and lids of the model come after those of the landmarks; nan without movement
     """
@@ -75,7 +77,7 @@ def steadiness(model, track):
         centre = here[:, RIGID].mean(axis=1)
         speed = np.linalg.norm(centre[2:] - centre[:-2], axis=1) / 2 / size
         bend = (here[2:] - 2 * here[1:-1] + here[:-2])[:, RIGID] / np.sqrt(6) / size
-        squares.append((bend[speed < STILL] ** 2).mean(axis=2))
+        squares.append((bend[speed < STILL] ** 2).sum(axis=2))
         for a, b in zip(openings(here).T, openings(there).T):
             lags.append(lag(a, b))
             weights.append(np.diff(b).std() * len(b))
