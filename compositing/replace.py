@@ -31,6 +31,7 @@ from compositing.retarget import (
     region_texture,
     render,
     retarget_expression,
+    seat_on,
     target_from_photo,
     texture_size_for,
 )
@@ -91,6 +92,7 @@ class Compositor:
         self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
                        if self._needs_source else None)
         self._expression = retarget_expression(model, track, target)
+        self._seat = seat_on(model, target.identity, track.identity)
         self._waiting, self._gain, self._broken = deque(), None, True
         self._timer = timer or StageTimer()
 
@@ -132,7 +134,8 @@ class Compositor:
                 texture = self._method(texture, source)
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
-                          track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2])
+                          track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
+                          self._seat)
 
     def _label(self, frame, rendering):
         left, top, right, bottom = rendering.window

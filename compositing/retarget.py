@@ -9,9 +9,11 @@ import numpy as np
 from facemodel.atlas import build_atlas, texture_to_image, to_texture
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
+from facemodel.readers.transfer import similarity
 from fitting.texture import Posed, albedo_texture, even_out, extract, face_window, fill, pose, skin_weight
 
 TEXTURE_SIZE = 1024
+SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,33 @@ def reduced(target, size):
     return replace(target, texture=shrink(target.texture), validity=shrink(target.validity))
 
 
-def render(model, identity, texture, expression, rotation, translation, light, focal, principal_point, frame_size):
+@dataclass(frozen=True)
+class Seat:
+    """Where a face sits on another head: model space to that head's, x -> scale * rotation @ x + translation (mm)."""
+
+    scale: float
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    def __call__(self, vertices):
+        return (self.scale * vertices @ self.rotation.T + self.translation).astype(np.float32)
+
+
+def seat_on(model, identity, head):
+    """The Seat that lays eyes, nose and mouth of a neutral face over those of another head.
+
+    A photo does not tell how large its face is, and fits differ in how a head is tilted in its own space; the source's
+    size and tilt are what its pose belongs to.
+
+    identity, head : (n_id,) of the face and of the head it shall sit on
+    """
+    anchors = model.landmarks[SEAT_LANDMARKS]
+    face, other = (model.shape(i, rows=anchors)[anchors].astype(np.float64) for i in (identity, head))
+    return Seat(*similarity(face, other))
+
+
+def render(model, identity, texture, expression, rotation, translation, light, focal, principal_point, frame_size,
+           seat=None):
     """Draws a face into a frame.
 
     Parameters
@@ -147,12 +175,15 @@ def render(model, identity, texture, expression, rotation, translation, light, f
     texture : (S, S, 3) float32 albedo
     rotation, translation, light, focal, principal_point : of the frame's track
     frame_size : (2,) int, height and width
+    seat : Seat of the face on the head whose pose this is; default its own
 
     Returns
     -------
     Rendering, or None when the face lies outside the frame
     """
-    posed = pose(model, model.shape(identity, expression), rotation, translation, focal, principal_point)
+    vertices = model.shape(identity, expression)
+    vertices = vertices if seat is None else seat(vertices)
+    posed = pose(model, vertices, rotation, translation, focal, principal_point)
     height, width = int(frame_size[0]), int(frame_size[1])
     left, top, right, bottom = face_window(posed, model, height, width)
     raster = posed.raster(model, bottom - top, right - left, (left, top))
