@@ -28,7 +28,6 @@ from compositing.report import StageTimer, build_report, synthetic_marks, write_
 from compositing.retarget import (
     Rendering,
     reduced,
-    region_texture,
     render,
     retarget_expression,
     seat_on,
@@ -46,7 +45,7 @@ from fitting.fit import fit_image, taken
 from fitting.images import read_image
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
-from fitting.texture import extract, pose
+from fitting.texture import extract, pose, region_texture
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import VideoFrame, VideoReader, probe

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from facemodel.atlas import build_atlas, texture_to_image, to_texture
+from facemodel.atlas import texture_to_image
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
 from facemodel.readers.transfer import similarity
-from fitting.texture import Posed, albedo_texture, even_out, extract, face_window, fill, pose, skin_weight
+from fitting.lift import Lifter
+from fitting.texture import Posed, face_window, pose
 
 TEXTURE_SIZE = 1024
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
@@ -65,21 +66,8 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE):
     -------
     TargetFace
     """
-    atlas = build_atlas(model, size)
-    shape = model.shape(track.identity, track.expression[0])
-    posed = pose(model, shape, track.rotation[0], track.translation[0], track.focal, track.principal_point)
-    texture, validity = extract(image, posed, track.light[0], model, atlas)
-    fallback = albedo_texture(model, track.albedo, atlas)
-    face = np.clip((region_texture(model, "face", atlas) - 0.3) * 2, 0, 1)
-    validity = validity * face
-    texture = even_out(texture, validity * skin_weight(model, atlas), model, atlas, albedo_texture(model, None, atlas))
-    complete = fill(texture, validity, model, atlas, fallback).clip(0, 1.3)
-    return TargetFace(track.identity, track.expression[0], complete, validity)
-
-
-def region_texture(model, name, atlas):
-    """A region's weights as a texture: (S, S) float32 in [0, 1]."""
-    return np.maximum(to_texture(model.regions[name][:, None], model.triangles, atlas)[..., 0], 0)
+    texture = Lifter(model, size).neutral(image, track)
+    return TargetFace(track.identity, track.expression[0], texture.rgb, texture.validity)
 
 
 def retarget_expression(model, track, target):

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 
 from compositing.report import write_whole
-from compositing.retarget import TEXTURE_SIZE, TargetFace, region_texture, render
+from compositing.retarget import TEXTURE_SIZE, TargetFace, render
 from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
 from fitting import commands
-from fitting.texture import albedo_texture
+from fitting.texture import albedo_texture, region_texture
 
 IDENTITY_SPREAD, ALBEDO_SPREAD = 0.9, 0.8     # standard deviations; 1 is the model's own spread
 GRAIN = 0.012                                 # of the albedo

@@ -30,7 +30,7 @@ from fitting.detection import FaceDetector
 from fitting.fit import fit_image
 from fitting.images import read_image
 from fitting.progress import progress_bar
-from fitting.texture import albedo_texture, even_out, extract, fill, pose, skin_weight
+from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, region_texture, skin_weight
 
 # photos of one person share what their names have before the first underscore
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -85,18 +85,12 @@ def lift(path, count):
     # what the fit can't explain at all (hair, background at the outline) is not skin
     model_texture = albedo_texture(model, track.albedo, atlas)
     strange = np.abs(texture - model_texture).max(axis=2) > 0.35
-    face = _texel_region(model, atlas)
+    face = np.clip((region_texture(model, "face", atlas) - 0.5) * 4, 0, 1)
     validity = validity * ~strange * face
-    texture = even_out(texture, validity * skin_weight(model, atlas), model, atlas)
+    texture = texture * ResidualLight(model, atlas).gain(texture, validity * skin_weight(model, atlas))
     filled = fill(texture, validity, model, atlas, model_texture)
     where = np.clip(uv_to_pixels(model.uv[:count], atlas.size), 0, atlas.size - 1).astype(int)
     return path, filled[where[:, 1], where[:, 0]]
-
-
-def _texel_region(model, atlas):
-    from facemodel.atlas import to_texture
-    weight = to_texture(model.regions["face"][:, None], model.triangles, atlas)[..., 0]
-    return np.clip((weight - 0.5) * 4, 0, 1)
 
 
 def learn(albedos, mirror, components):

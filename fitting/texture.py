@@ -128,41 +128,58 @@ def _smooth_difference(difference, known, levels=6):
     return out
 
 
-def even_out(texture, weight, model, atlas, reference=None):
-    """Takes out of a texture what still looks like light: smooth brightness that follows the surface's direction.
+class ResidualLight:
+    """What of a texture still looks like light: smooth brightness that follows the surface's direction.
 
     Light and albedo explain brightness together, and the fit shares it out only by its priors. What second-order
-    harmonics of the mean face's normals explain of the log luminance, relative to a reference, is given to the light:
-    the texture is divided by it. Its mean brightness and its colours stay.
-
-    Parameters
-    ----------
-    texture : (S, S, 3) float32
-    weight : (S, S) float32, where skin was seen
-    reference : (S, S, 3) float32, what an evenly lit face looks like; default the same everywhere
-
-    Returns
-    -------
-    (S, S, 3) float32
+    harmonics of the mean face's normals explain of the log luminance, relative to a reference, is given to the light.
     """
-    step = max(1, atlas.size // 128)
-    normals = vertex_normals(model.mean, model.triangles, model.corners)
-    basis = sh_basis(to_texture(normals, model.triangles, atlas))
-    luminance = lambda t: np.log(np.maximum(t.mean(axis=2), 0.02))
-    ratio = luminance(texture) - (luminance(reference) if reference is not None else 0)
-    chosen = np.s_[::step, ::step]
-    a, b, w = basis[chosen].reshape(-1, 9), ratio[chosen].ravel(), (weight * atlas.mask)[chosen].ravel()
-    a, b, w = a[w > 0.05], b[w > 0.05], w[w > 0.05]
-    if len(b) < 100:
-        return texture
-    ridge = 0.01 * w.sum() * np.diag([1e-6] + [1.0] * 8)
-    robust = w
-    for _ in range(5):
-        x = np.linalg.solve((a * robust[:, None]).T @ a + ridge, (a * robust[:, None]).T @ b)
-        robust = w / np.maximum(np.abs(b - a @ x), 0.05)
-    smooth = basis @ x
-    middle = np.average(smooth[chosen].ravel(), weights=(weight * atlas.mask)[chosen].ravel())
-    return (texture * np.exp(np.clip(middle - smooth, -0.5, 0.5))[..., None]).astype(np.float32)
+
+    def __init__(self, model, atlas):
+        step = max(1, atlas.size // 128)
+        normals = vertex_normals(model.mean, model.triangles, model.corners)
+        self._basis = sh_basis(to_texture(normals, model.triangles, atlas)).astype(np.float32)
+        self._mask, self._chosen = atlas.mask, np.s_[::step, ::step]
+
+    def gain(self, texture, weight, reference=None, brightness=False):
+        """What to multiply a texture by to have it lit as the reference.
+
+        Parameters
+        ----------
+        texture : (S, S, 3) float32
+        weight : (S, S) float32, where skin was seen
+        reference : (S, S, 3) float32, default the same everywhere
+        brightness : bool, bring its mean brightness and colour to the reference's, too
+
+        Returns
+        -------
+        (S, S, 3) float32 in [exp(-0.5), exp(0.5)], times the colour's; ones where too little was seen to tell
+        """
+        chosen = self._chosen
+        texture, w = texture[chosen], (weight * self._mask)[chosen].ravel()
+        luminance = lambda t: np.log(np.maximum(t.mean(axis=2), 0.02))
+        ratio = luminance(texture) - (luminance(reference[chosen]) if reference is not None else 0)
+        seen = w > 0.05
+        if seen.sum() < 100:
+            return np.ones((*self._mask.shape, 3), np.float32)
+        a, b, w = self._basis[chosen].reshape(-1, 9)[seen].astype(np.float64), ratio.ravel()[seen], w[seen]
+        ridge = 0.01 * w.sum() * np.diag([1e-6] + [1.0] * 8)
+        robust = w
+        for _ in range(5):
+            x = np.linalg.solve((a * robust[:, None]).T @ a + ridge, (a * robust[:, None]).T @ b)
+            robust = w / np.maximum(np.abs(b - a @ x), 0.05)
+        middle = 0.0 if brightness else np.average(a @ x, weights=w)
+        smooth = np.exp(np.clip(middle - self._basis @ x.astype(np.float32), -0.5, 0.5))[..., None]
+        if not brightness:
+            return np.repeat(smooth, 3, axis=2)
+        mean = lambda t: np.average(t.reshape(-1, 3)[seen], axis=0, weights=w)
+        colour = mean(reference[chosen]) / np.maximum(mean(texture * smooth[chosen]), 0.02)
+        return (smooth * np.clip(colour, 0.6, 1.6)).astype(np.float32)
+
+
+def region_texture(model, name, atlas):
+    """A region's weights as a texture: (S, S) float32 in [0, 1]."""
+    return np.maximum(to_texture(model.regions[name][:, None], model.triangles, atlas)[..., 0], 0)
 
 
 def skin_weight(model, atlas):

@@ -4,7 +4,7 @@ import pytest
 
 from facemodel.atlas import build_atlas, to_texture
 from facemodel.light import sh_basis, vertex_normals
-from fitting.texture import albedo_texture, even_out, extract, fill, pose, skin_weight
+from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, skin_weight
 from tests.synthetic import SIZE, draw, known_face
 
 
@@ -24,7 +24,7 @@ def test_extract_gives_the_albedo_back(model, atlas):
     assert np.abs(texture - truth)[seen].mean() < 0.01
 
 
-def test_even_out_takes_smooth_light_away_and_nothing_else(model, atlas):
+def test_residual_light_is_smooth_light_and_nothing_else(model, atlas):
     normals = vertex_normals(model.mean, model.triangles, model.corners)
     light = np.zeros(9)
     light[[1, 2, 3, 6]] = -0.1, -0.2, 0.15, 0.1
@@ -35,10 +35,14 @@ def test_even_out_takes_smooth_light_away_and_nothing_else(model, atlas):
     spots = flat * (1 - 0.3 * (np.indices((256, 256)).sum(axis=0) % 7 == 0))[..., None].astype(np.float32)
     skin = weight > 0.5
     spread = lambda t: (np.log(t.mean(axis=2)) - np.log(spots.mean(axis=2)))[skin].std()
-    out = even_out(spots * shade, weight, model, atlas, flat)
+    residual = ResidualLight(model, atlas)
+    out = spots * shade * residual.gain(spots * shade, weight, flat)
     assert spread(out) < 0.15 * spread(spots * shade)
-    assert np.abs(even_out(spots, weight, model, atlas, flat) / spots - 1)[skin].max() < 0.03
+    assert np.abs(residual.gain(spots, weight, flat) - 1)[skin].max() < 0.03
     np.testing.assert_allclose(out[..., 0] / out[..., 2], (spots * shade)[..., 0] / (spots * shade)[..., 2], rtol=1e-5)
+    tinted = 0.8 * spots * shade * np.float32([1.1, 1, 0.9])
+    even = tinted * residual.gain(tinted, weight, spots, brightness=True)
+    assert np.abs(even / spots - 1)[skin].mean() < 0.02
 
 
 def test_fill_keeps_what_was_seen_and_mirrors_the_rest(model, atlas):

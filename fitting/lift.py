@@ -1,0 +1,77 @@
+"""One person's albedo textures, lifted from photos or frames so that they can be compared texel by texel.
+
+The fit shares brightness out between light and skin only by its priors, so that two textures of one face differ by what
+still looks like light. The neutral texture is therefore brought under the mean face's light, and every other one under
+the neutral texture's.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from facemodel.atlas import build_atlas
+from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, region_texture, skin_weight
+
+BRIGHTEST = 1.3              # largest albedo that is kept: the fit may underestimate a light
+KNOWN = 0.15                 # validity from which a texel's own colour is looked at
+
+
+@dataclass(frozen=True)
+class Texture:
+    """An albedo texture.
+
+    rgb : (S, S, 3) float32 in [0, BRIGHTEST], complete
+    validity : (S, S) float32 in [0, 1], 0 where it was not seen and rgb is filled in
+    """
+
+    rgb: np.ndarray
+    validity: np.ndarray
+
+
+class Lifter:
+    """Lifts textures of a model's chart, `size` texels per side."""
+
+    def __init__(self, model, size):
+        self._model = model
+        self.atlas = build_atlas(model, size)
+        self._face = np.clip((region_texture(model, "face", self.atlas) - 0.3) * 2, 0, 1)
+        self._skin = skin_weight(model, self.atlas)
+        self._light = ResidualLight(model, self.atlas)
+        self._mean = albedo_texture(model, None, self.atlas)
+
+    def neutral(self, image, track, t=0):
+        """A person's neutral texture, under the mean face's light.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8
+        track : fitting.trackfile.Track that holds the picture's fit
+        t : int, which of its frames
+
+        Returns
+        -------
+        Texture
+        """
+        texture, validity = self._raw(image, track, t)
+        texture = texture * self._light.gain(texture, validity * self._skin, self._mean)
+        fallback = albedo_texture(self._model, track.albedo, self.atlas)
+        return self._complete(texture, validity, fallback)
+
+    def frame(self, image, track, t, neutral):
+        """The texture of the same person in another picture, under the light of its neutral Texture."""
+        texture, validity = self._raw(image, track, t)
+        seen = np.minimum(validity, neutral.validity) * self._skin
+        texture = texture * self._light.gain(texture, seen, neutral.rgb, brightness=True)
+        return self._complete(texture, validity, neutral.rgb)
+
+    def _raw(self, image, track, t):
+        model = self._model
+        posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t], track.translation[t],
+                     track.focal, track.principal_point)
+        texture, validity = extract(image, posed, track.light[t], model, self.atlas)
+        return texture, validity * self._face
+
+    def _complete(self, texture, validity, fallback):
+        rgb = fill(texture, validity, self._model, self.atlas, fallback).clip(0, BRIGHTEST)
+        return Texture(rgb, validity)

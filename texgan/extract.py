@@ -1,0 +1,410 @@
+"""Makes a data set of aligned UV textures from photos and videos.
+
+    python -m texgan.extract INPUT... -o DATASET
+
+INPUT are photos, videos, or folders of them. Photos named ID_EXPRESSION.jpg are one person's, a video is a person of
+its own unless --people says otherwise. Every picture is fitted, its light is divided out and the albedo laid on the
+chart, under one light for all pictures of a person. Stop it and run it again: finished clips are kept.
+
+Exit status: 0 when every input is in the data set, 3 when some had to be left out (they are named), 1 on errors.
+"""
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from facemodel.atlas import to_texture
+from facemodel.errors import InputError
+from facemodel.morphable import load_model
+from fitting import commands
+from fitting.detection import FaceDetector
+from fitting.fit import choose_face
+from fitting.images import read_image
+from fitting.lift import Lifter
+from fitting.parameters import Frame, Shared
+from fitting.progress import progress_bar
+from fitting.track import FrameTracker, Person, fit_person, read_pictures, residuals_in, track_clip
+from fitting.trackfile import Track, file_hash, load_track, save_track
+from fitting.trust import GRID, Trust
+from fitting.video_reader import VideoReader
+from fitting.views import CLIP_LEVELS, make_view
+from texgan.dataset import SIZE, Clip, ClipInfo, encode, read_info, write_clip, write_manifest
+
+PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
+FULL_SIZE = 1024
+NEUTRAL = "neutral"
+STILL = 3                # times a photo is looked at, so that its occlusions weigh as in a clip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to be: a person's photos, or a video.
+
+    name, identity, rights : str
+    paths : tuple of Path, one video or several photos
+    neutral : str or None, frame (number, or expression of a photo) that is neutral; None: choose
+    """
+
+    name: str
+    identity: str
+    rights: str
+    paths: tuple
+    neutral: str | None = None
+
+    @property
+    def is_video(self):
+        return self.paths[0].suffix.lower() in VIDEOS
+
+
+def find_jobs(inputs, people=None, rights=""):
+    """The clips that files and folders make, photos of one person together.
+
+    Parameters
+    ----------
+    inputs : list of Path
+    people : dict file name -> (identity, rights or "", neutral frame or None); others are taken from the names
+    rights : str, for all files that `people` says nothing else of
+
+    Returns
+    -------
+    list of Job, by name
+
+    Raises
+    ------
+    InputError : no photos or videos, or two clips of one name
+    """
+    people, photos, jobs = people or {}, {}, []
+    for path in _files(inputs):
+        identity, own_rights, neutral = people.get(path.name, (None, "", None))
+        if path.suffix.lower() in VIDEOS:
+            jobs.append(Job(path.stem, identity or path.stem, own_rights or rights, (path,), neutral))
+        else:
+            photos.setdefault(identity or path.stem.split("_")[0], []).append((path, own_rights, neutral))
+    for identity, found in photos.items():
+        chosen = next((n for _, _, n in found if n), None)
+        jobs.append(Job(identity, identity, next((r for _, r, _ in found if r), rights),
+                        tuple(p for p, _, _ in found), chosen))
+    names = [j.name for j in jobs]
+    if double := next((n for n in names if names.count(n) > 1), None):
+        raise InputError(f"two inputs make a clip named {double}; rename one of them")
+    return sorted(jobs, key=lambda j: j.name)
+
+
+def _files(inputs):
+    found = []
+    for given in inputs:
+        if not given.exists():
+            raise InputError(f"{given}: no such file or folder")
+        inside = sorted(given.iterdir()) if given.is_dir() else [given]
+        usable = [p for p in inside if p.suffix.lower() in PHOTOS | VIDEOS]
+        if not usable:
+            raise InputError(f"{given}: no photos or videos there; give .jpg, .png, .mp4, .mov or folders of them")
+        found += usable
+    return found
+
+
+def read_people(path):
+    """A CSV with the columns file, identity, and optionally rights and neutral -> dict for find_jobs."""
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+        return {r["file"]: (r["identity"], r.get("rights") or "", r.get("neutral") or None) for r in rows}
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: give a CSV with the columns file and identity ({error})") from error
+
+
+# ---------------------------------------------------------------- fitting
+
+def track_photos(model, images, landmarks, neutral=None):
+    """A Track of several photos of one person, each with a camera of its own position but one focal length.
+
+    Identity and albedo come from the neutral photo alone, as they do when one photo is all there is of a target, or
+    from all photos where none is known to be neutral.
+
+    Parameters
+    ----------
+    images : list of (H, W, 3) uint8, of one size
+    landmarks : list of (68, 2) float64
+    neutral : int or None
+
+    Returns
+    -------
+    Track
+    """
+    chosen = range(len(images)) if neutral is None else [neutral]
+    person = fit_person(model, [images[i] for i in chosen], [landmarks[i] for i in chosen])
+    tracker, fitted = FrameTracker(model, person), []
+    for image, marks in zip(images, landmarks):
+        tracker.forget()
+        fitted.append(tracker.step(image, marks))
+    height, width = images[0].shape[:2]
+    f32 = lambda values: np.asarray(values, np.float32)
+    return Track(
+        model_name=model.name, model_hash=model.hash, image_size=np.array([height, width]),
+        frame_index=np.arange(len(images)), status=np.array([f.status for f in fitted]),
+        identity=f32(person.shared.identity), albedo=f32(person.shared.albedo),
+        expression=f32([f.frame.expression for f in fitted]), expression_names=np.array(model.expression_names),
+        rotation=f32([f.frame.axis_angle for f in fitted]), translation=f32([f.frame.translation for f in fitted]),
+        focal=f32(person.shared.focal), principal_point=f32([width / 2, height / 2]),
+        light=f32([f.frame.light for f in fitted]), landmarks=f32(landmarks),
+        photometric_error=f32([f.photometric_error for f in fitted]),
+        landmark_error=f32([f.landmark_error for f in fitted]), confidence=f32([f.confidence for f in fitted]),
+        albedo_offset=person.offset.astype(np.float16))
+
+
+def calmest(track):
+    """The frame nearest to a neutral, frontal, well explained face."""
+    effort = (track.expression ** 2).sum(axis=1) + 2 * (track.rotation ** 2).sum(axis=1) + (1 - track.confidence) ** 2
+    effort = np.where(track.status == "ok", effort, np.inf)
+    return int(np.argmin(effort))
+
+
+# ---------------------------------------------------------------- textures
+
+class Extractor:
+    """Turns pictures with their Track into the arrays of a Clip."""
+
+    def __init__(self, model, size=SIZE):
+        self._model = model
+        self.lifter = Lifter(model, size)
+        inner = np.maximum(model.regions["mouth_interior"], model.regions["eyes"])
+        self._feature = np.clip(to_texture(inner[:, None], model.triangles, self.lifter.atlas)[..., 0], 0, 1)
+
+    def clip(self, info, pictures, track, kept, neutral):
+        """The Clip of some frames of a track.
+
+        Parameters
+        ----------
+        info : ClipInfo; its quality is set here
+        pictures : iterable of (t, (H, W, 3) uint8), the kept frames in order
+        track : Track
+        kept : list of int, frames that are taken
+        neutral : fitting.lift.Texture, the person's neutral one
+
+        Returns
+        -------
+        Clip
+        """
+        person = Person.of(track)
+        albedo = self._model.albedo(person.shared.albedo) + person.offset
+        trust, still, rows = Trust.start(self._model, person.noise), track.confidence.size < 2 or not info.every, []
+        for t, image in pictures:
+            texture = self.lifter.frame(image, track, t, neutral)
+            if still:
+                trust = Trust.start(self._model, person.noise)
+            trust = self._look(trust, image, track, t, albedo, person.shared, STILL if still else 1)
+            believed = cv2.resize(np.clip((trust.grid - 0.3) / 0.4, 0, 1), texture.validity.shape,
+                                  interpolation=cv2.INTER_LINEAR)
+            confidence = texture.validity * np.maximum(believed, self._feature)
+            seen = texture.validity[self.lifter.atlas.mask].mean()
+            rows.append((encode(texture.rgb), *(np.round(255 * a).astype(np.uint8)
+                                                for a in (texture.validity, confidence)),
+                         float(seen * track.confidence[t])))
+        textures, validity, confidence, quality = zip(*rows)
+        best = max(quality)
+        return Clip(replace(info, quality=[round(q / max(best, 1e-6), 4) for q in quality]), np.stack(textures),
+                    np.stack(validity), np.stack(confidence), track.expression[kept].astype(np.float32))
+
+    def _look(self, trust, image, track, t, albedo, shared: Shared, times):
+        frame = Frame(track.expression[t].astype(float), _matrix(track.rotation[t]),
+                      track.translation[t].astype(float), track.light[t].astype(float))
+        view = make_view(self._model, image, track.landmarks[t].astype(float), CLIP_LEVELS[-1])
+        samples, residual = residuals_in(self._model, albedo, view, shared, frame)
+        if samples is not None:
+            for _ in range(times):
+                trust = trust.after(self._model, samples, residual)
+        return trust
+
+
+def _matrix(axis_angle):
+    return cv2.Rodrigues(np.asarray(axis_angle, float))[0]
+
+
+def extract_photos(model, extractor, detector, job):
+    """(Clip, full-size textures) of a person's photos; raises InputError when none can be used."""
+    images = [read_image(p) for p in job.paths]
+    names = [_expression_of(p) for p in job.paths]
+    size = images[0].shape
+    if other := next((p for p, i in zip(job.paths, images) if i.shape != size), None):
+        raise InputError(f"{other}: is of another size than {job.paths[0]}; photos of one person need one size")
+    landmarks = [detector.landmarks(i, choose_face(detector.detect(i), "largest", p).box)
+                 for i, p in zip(images, job.paths)]
+    known = job.neutral or (NEUTRAL if NEUTRAL in names else None)
+    if known is not None and known not in names:
+        raise InputError(f"{job.paths[0]}: person {job.identity} has no photo '{known}' to be neutral")
+    track = track_photos(model, images, landmarks, None if known is None else names.index(known))
+    kept = [t for t in range(len(images)) if track.status[t] == "ok"]
+    first = calmest(track) if known is None else names.index(known)
+    if first not in kept:
+        raise InputError(f"{job.paths[first]}: the neutral photo can't be fitted well enough")
+    neutral = extractor.lifter.neutral(images[first], track, first)
+    info = ClipInfo(job.name, job.identity, [job.paths[t].name for t in kept],
+                    [file_hash(job.paths[t]) for t in kept], job.rights, [names[t] for t in kept], [],
+                    kept.index(first), model.hash, every=0)
+    clip = extractor.clip(info, ((t, images[t]) for t in kept), track, kept, neutral)
+    large = Lifter(model, FULL_SIZE)
+    whole = large.neutral(images[first], track, first)
+    full = {kept.index(t): whole if t == first else large.frame(images[t], track, t, whole) for t in kept}
+    return clip, full
+
+
+def _expression_of(path):
+    return path.stem.split("_", 1)[1] if "_" in path.stem else path.stem
+
+
+def extract_video(model, extractor, detector, job, every=1, track_path=None):
+    """(Clip, full-size neutral texture) of a video; raises InputError when no frame can be used."""
+    (path,) = job.paths
+    if track_path is not None and track_path.is_file():
+        track = load_track(track_path, model)
+        if str(track.source_sha256) != file_hash(path):
+            raise InputError(f"{track_path}: is the track of another clip than {path}; delete it to track again")
+    else:
+        track = track_clip(model, path, detector, progress=False).track
+        if track_path is not None:
+            save_track(track, track_path)
+    usable = [int(t) for t in np.flatnonzero(track.status == "ok")]
+    first = calmest(track) if job.neutral is None else int(job.neutral)
+    if first not in usable:
+        raise InputError(f"{path}: frame {first} can't be the neutral one, no face is followed there")
+    kept = sorted({*usable[::every], first})
+    picture = read_pictures(path, [first])[0]
+    neutral = extractor.lifter.neutral(picture, track, first)
+    info = ClipInfo(job.name, job.identity, [path.name], [str(track.source_sha256)], job.rights,
+                    [str(t) for t in kept], [], kept.index(first), model.hash, every)
+    clip = extractor.clip(info, _frames(path, kept), track, kept, neutral)
+    return clip, {kept.index(first): Lifter(model, FULL_SIZE).neutral(picture, track, first)}
+
+
+def _frames(path, kept):
+    wanted = set(kept)
+    with VideoReader(path) as reader:
+        for frame in reader:
+            if frame.index in wanted:
+                yield frame.index, frame.rgb
+
+
+# ---------------------------------------------------------------- the command
+
+_worker = {}
+
+
+def _prepare(model_name):
+    cv2.setNumThreads(1)
+    model = load_model(model_name)
+    _worker.update(model=model, detector=FaceDetector(), extractor=Extractor(model))
+
+
+def _work(job, dataset, every, tracks):
+    """Extracts a job into a data set: (name, None or what is wrong)."""
+    model, detector, extractor = _worker["model"], _worker["detector"], _worker["extractor"]
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            if job.is_video:
+                track_path = None if tracks is None else tracks / f"{job.name}.npz"
+                clip, full = extract_video(model, extractor, detector, job, every, track_path)
+            else:
+                clip, full = extract_photos(model, extractor, detector, job)
+    except InputError as error:
+        return job.name, str(error)
+    write_clip(dataset, clip, full)
+    return job.name, None
+
+
+def is_done(dataset, job, model_hash, every):
+    """Whether a data set holds this job's clip, made from the same files with the same settings."""
+    folder = Path(dataset) / "clips" / job.name
+    if not folder.is_dir():
+        return False
+    info = read_info(folder)
+    if info.model_hash != model_hash or info.identity != job.identity:
+        return False
+    if job.is_video:
+        return info.every == every and info.sha256 == [file_hash(job.paths[0])] and (
+            job.neutral is None or info.frames[info.neutral] == job.neutral)
+    return set(info.sha256) <= {file_hash(p) for p in job.paths} and len(info.sha256) == len(job.paths) and (
+        job.neutral is None or info.frames[info.neutral] == job.neutral)
+
+
+def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=None, progress=True):
+    """Extracts Jobs into a data set, several at a time; finished ones are kept as they are.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    dataset : Path of the folder, made if missing
+    model_name : 'commons' or the path of a model
+    every : int, takes one frame of a video in so many
+    tracks : Path or None, folder of NAME.npz to read tracks from and to keep them in
+    workers : int, processes; default one per core
+
+    Returns
+    -------
+    dict name -> str, what is wrong with the clips that were left out
+    """
+    model_hash = load_model(model_name).hash
+    todo = [j for j in jobs if not is_done(dataset, j, model_hash, every)]
+    Path(dataset, "clips").mkdir(parents=True, exist_ok=True)
+    # one thread per worker: set before the workers, which are fresh processes, load their libraries
+    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+    wrong = {}
+    with ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"), initializer=_prepare,
+                             initargs=(str(model_name),)) as pool:
+        with progress_bar(len(todo), "extract", "clip", progress) as bar:
+            for done in as_completed([pool.submit(_work, j, dataset, every, tracks) for j in todo]):
+                name, error = done.result()
+                if error:
+                    wrong[name] = error
+                bar.update()
+    return dict(sorted(wrong.items()))
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m texgan.extract", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="photos, videos, or folders of them")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DATASET", help="folder, made if missing")
+    parser.add_argument("--people", type=Path, metavar="CSV",
+                        help="columns file, identity and optionally rights, neutral (a frame's number or an "
+                             "expression's name)")
+    parser.add_argument("--rights", default="", help="what may be done with the inputs, kept in the manifest")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video take one frame in N (default 1)")
+    parser.add_argument("--tracks", type=Path, metavar="FOLDER", help="read tracks from there, or keep them there")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    commands.add_common(parser)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if args.every < 1 or args.workers < 1:
+        raise InputError("--every and --workers: give 1 or more")
+    if args.out.is_file():
+        raise InputError(f"{args.out}: is a file; give a folder with -o")
+    if args.tracks is not None and not args.tracks.is_dir():
+        raise InputError(f"{args.tracks}: no such folder; make it or leave --tracks out")
+    jobs = find_jobs(args.inputs, read_people(args.people) if args.people else None, args.rights)
+    commands.check_writable(args.out)
+    wrong = extract(jobs, args.out, args.model, args.every, args.tracks, args.workers)
+    for name, error in wrong.items():
+        print(f"left out {name}: {error}")
+    if len(wrong) == len(jobs):
+        raise InputError(f"{args.out}: none of {len(jobs)} inputs could be used")
+    manifest = write_manifest(args.out, {"model": args.model, "every": args.every, "size": SIZE})
+    print(f"wrote {args.out}: {len(manifest['clips'])} clips of {manifest['identities']} people, "
+          f"{manifest['frames']} frames; look at it with python -m texgan.check {args.out}")
+    return 3 if wrong else 0
+
+
+if __name__ == "__main__":
+    commands.run(main)
