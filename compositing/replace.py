@@ -13,7 +13,6 @@ can't be understood, 130 when interrupted.
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +35,20 @@ from compositing.retarget import (
 )
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
-from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image, taken
 from fitting.images import read_image
+from fitting.lift import Lifter, Texture
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
-from fitting.texture import extract, pose, region_texture
+from fitting.texture import region_texture
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import VideoFrame, VideoReader, probe
-from texgan.transfer import METHODS, SourceTexture
+from texgan.transfer import METHODS, SourceTexture, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
@@ -73,23 +72,22 @@ class Compositor:
     model : MorphableModel
     track : Track of the source
     target : TargetFace
-    texture : name of a method in texgan.transfer.METHODS
-    source_neutral : (texture, validity) of the source's neutral frame, for methods that need it
+    method : what infers the target's texture, see texgan.transfer; default static
+    source_neutral : fitting.lift.Texture, the source's neutral one, for methods that need the source
     cost, smoothness : of compositing.graph_cut
     timer : StageTimer that the stages are added to
     """
 
-    def __init__(self, model, track, target, texture="delta", source_neutral=None, cost="between", smoothness=1e-3,
+    def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
                  timer=None):
         self._model, self._track, self._target = model, track, target
-        self._method, self._source_neutral = METHODS[texture], source_neutral
-        self._needs_source = texture != "static"
+        self._method, self._source_neutral = method, source_neutral
+        self._lifter = Lifter(model, source_neutral.rgb.shape[0]) if source_neutral else None
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
         self._skin = ~self._inner & (model.regions["face"][model.coarse_index] > 0.9)
-        self._atlas = build_atlas(model, source_neutral[0].shape[0]) if self._needs_source else None
-        self._masks = ([region_texture(model, n, self._atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
-                       if self._needs_source else None)
+        self._masks = ([region_texture(model, n, self._lifter.atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
+                       if source_neutral else None)
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
         self._waiting, self._gain, self._broken = deque(), None, True
@@ -120,17 +118,15 @@ class Compositor:
 
     def _render(self, frame, t):
         model, track = self._model, self._track
-        texture = self._target.texture
+        texture, neutral = self._target.texture.rgb, self._source_neutral
         with self._timer("decode"):
             rgb = frame.rgb                       # computed on first use
-        if self._needs_source:
+        if neutral:
             with self._timer("source texture"):
-                posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t],
-                             track.translation[t], track.focal, track.principal_point)
-                source = SourceTexture(*extract(rgb, posed, track.light[t], model, self._atlas),
-                                       *self._source_neutral, *self._masks)
+                lifted = self._lifter.frame(rgb, track, t, neutral)
+                source = SourceTexture(lifted.rgb, lifted.validity, neutral.rgb, neutral.validity, *self._masks)
             with self._timer("target texture"):
-                texture = self._method(texture, source)
+                texture = self._method(self._target.texture, source)
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
@@ -177,29 +173,21 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
 
     Returns
     -------
-    texture : (size, size, 3) float32, validity : (size, size) float32, seen in at least half of the frames
+    fitting.lift.Texture, (size, size, 3), seen in at least half of the frames where its validity is not 0
     """
     usable = np.flatnonzero(track.status == "ok")
     effort = (track.expression[usable] ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
     calm = usable[np.argsort(effort, kind="stable")[:max(NEUTRAL_FRAMES, len(usable) // 20)]]
     chosen = np.sort(calm)[np.linspace(0, len(calm) - 1, min(NEUTRAL_FRAMES, len(calm))).astype(int)]
-    atlas, textures, validities = build_atlas(model, size), [], []
-    for t, image in zip(chosen, read_pictures(path, chosen)):
-        posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t], track.translation[t],
-                     track.focal, track.principal_point)
-        texture, validity = extract(image, posed, track.light[t], model, atlas)
-        textures.append(np.where(validity[..., None] > 0.05, texture, np.nan).astype(np.float32))
-        validities.append(validity)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)          # texels that no frame saw are nan, and invalid
-        neutral = np.nanmedian(textures, axis=0)
-    return np.nan_to_num(neutral, nan=0.5), np.median(validities, axis=0)
+    lifter = Lifter(model, size)
+    lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, read_pictures(path, chosen))]
+    return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
-def replace_face(source, target, out, *, model, detector, texture="delta", face="largest", target_face="largest",
+def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
-                 engine=NUMBA):
+                 engine=NUMBA, weights=None, device="cpu"):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -218,6 +206,8 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     progress : bool, show on stderr how far the work has come
     timer : StageTimer that the stages are added to; by default a new one
     engine : fitting.solver.Engine
+    weights : path of the texture generator's weights; default the shipped ones
+    device : 'cpu' or 'cuda', where the generator runs
 
     Returns
     -------
@@ -230,6 +220,7 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
     timer, remarks = timer or StageTimer(), []
     out = Path(out)
     info, known = probe(source), None             # says what is wrong with the video before any work is done
+    method = transfer_method(texture, model, weights, device)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
         _check_track(known, track_path, source, face, info)
@@ -257,12 +248,12 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
         raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
                          "written")
     person = reduced(person, texture_size_for(model, track))
-    source_size = min(SOURCE_TEXTURE_SIZE, person.texture.shape[0])
+    source_size = min(SOURCE_TEXTURE_SIZE, person.texture.rgb.shape[0])
     neutral = None
-    if texture != "static":
+    if method is not static:
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
-    compositor = Compositor(model, track, person, texture, neutral, cost, smoothness, timer)
+    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer)
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
     with VideoReader(source) as reader:
@@ -287,8 +278,9 @@ def replace_face(source, target, out, *, model, detector, texture="delta", face=
             remarks.append(writer.audio_damage)
     inputs = {"source": str(source), "source_sha256": source_hash,
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
-    settings = {"texture": texture, "face": face, "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.shape[0], "crf": crf}
+    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
+                "target_face": target_face, "virtual": virtual, "seam_cost": cost,
+                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf}
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
     return report
@@ -318,9 +310,11 @@ def build_parser():
     parser.add_argument("-o", "--out", type=Path, metavar="OUT.mp4",
                         help="result (.mp4, .mov or .mkv); default SOURCE_TARGET.mp4 in the present folder")
     parser.add_argument("--virtual", type=int, metavar="SEED", help="a face that belongs to nobody in place of TARGET")
-    parser.add_argument("--texture", choices=sorted(METHODS), default="delta",
-                        help="how the target gets its expression: 'static' keeps the photo's texture, 'delta' adds the "
-                             "source's change to it (default: %(default)s)")
+    parser.add_argument("--texture", choices=METHODS, default="gan",
+                        help="how the target gets its expression: the trained generator infers it ('gan', default), "
+                             "the source's change is added ('delta'), or the photo's texture stays ('static')")
+    parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors",
+                        help="of the generator (texgan.train); default: the embedded ones")
     parser.add_argument("--face", default="largest", metavar="N",
                         help="face of the video: 'largest' or a number, from the left in its first frame with one")
     parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
@@ -367,7 +361,8 @@ def main(argv=None):
     model = load_model(args.model)
     report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
                           texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
-                          track_path=args.track, cost=args.seam, crf=args.crf)
+                          track_path=args.track, cost=args.seam, crf=args.crf,
+                          weights=args.weights, device=backend.torch_device or "cpu")
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())

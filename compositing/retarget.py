@@ -10,7 +10,7 @@ from facemodel.atlas import texture_to_image
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
 from facemodel.readers.transfer import similarity
-from fitting.lift import Lifter
+from fitting.lift import Lifter, Texture
 from fitting.texture import Posed, face_window, pose
 
 TEXTURE_SIZE = 1024
@@ -23,14 +23,12 @@ class TargetFace:
 
     identity : (n_id,) standard deviations
     expression : (n_exp,) float32, expression of the photo that the texture was taken in
-    texture : (S, S, 3) float32, complete neutral albedo texture
-    validity : (S, S) float32, where the texture was seen and not filled in
+    texture : fitting.lift.Texture, the neutral albedo, (S, S, 3)
     """
 
     identity: np.ndarray
     expression: np.ndarray
-    texture: np.ndarray
-    validity: np.ndarray
+    texture: Texture
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE):
     -------
     TargetFace
     """
-    texture = Lifter(model, size).neutral(image, track)
-    return TargetFace(track.identity, track.expression[0], texture.rgb, texture.validity)
+    return TargetFace(track.identity, track.expression[0], Lifter(model, size).neutral(image, track))
 
 
 def retarget_expression(model, track, target):
@@ -121,10 +118,10 @@ def texture_size_for(model, track, largest=TEXTURE_SIZE, smallest=256):
 
 def reduced(target, size):
     """A TargetFace with its texture at `size` texels per side, or as it is when that is not smaller."""
-    if size >= target.texture.shape[0]:
+    if size >= target.texture.rgb.shape[0]:
         return target
     shrink = lambda a: cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA)
-    return replace(target, texture=shrink(target.texture), validity=shrink(target.validity))
+    return replace(target, texture=Texture(shrink(target.texture.rgb), shrink(target.texture.validity)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
 from fitting import commands
+from fitting.lift import Texture
 from fitting.texture import albedo_texture, region_texture
 
 IDENTITY_SPREAD, ALBEDO_SPREAD = 0.9, 0.8     # standard deviations; 1 is the model's own spread
@@ -41,8 +42,9 @@ def virtual_face(model, seed, size=TEXTURE_SIZE):
     grain *= region_texture(model, "face", atlas)                # the scalp's texels are long and narrow
     grain = cv2.GaussianBlur(grain, (0, 0), 0.8) - cv2.GaussianBlur(grain, (0, 0), 2.5)
     texture = texture * (1 + GRAIN / grain.std() * grain[..., None])
+    seen = atlas.mask * (1 - region_texture(model, "mouth_interior", atlas))      # as in a photo with lips closed
     return TargetFace(identity.astype(np.float32), np.zeros(model.expression_count, np.float32),
-                      texture.clip(0, 1.2).astype(np.float32), atlas.mask.astype(np.float32))
+                      Texture(texture.clip(0, 1.2).astype(np.float32), seen.astype(np.float32)))
 
 
 def portrait(model, face, size=PORTRAIT_SIZE):
@@ -52,7 +54,7 @@ def portrait(model, face, size=PORTRAIT_SIZE):
     light = ambient_light(0.78)
     light[1:4] = np.array([-0.10, -0.22, 0.06])[:, None]        # from above, the front and one side (y, z, x)
     distance = focal * VISIBLE_HEIGHT / large
-    drawn = render(model, face.identity, face.texture, face.expression, np.zeros(3),
+    drawn = render(model, face.identity, face.texture.rgb, face.expression, np.zeros(3),
                    np.array([0.0, -4.0, distance]), light, focal, (large / 2, large / 2),
                    (large, large))
     left, top, right, bottom = drawn.window

@@ -5,6 +5,7 @@ validity map: 0 where the camera did not see the surface, 1 where it saw it well
 """
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -38,6 +39,14 @@ def build_atlas(model, size):
     xy = uv_to_pixels(model.uv, size)
     raster = rasterize(xy, np.ones(len(xy), np.float32), model.triangles, size, size, cull_backfaces=False)
     return Atlas(size, raster.triangle, raster.barycentric)
+
+
+def chart_hash(model):
+    """What identifies a model's chart, whatever its coefficients and albedo are: 16 hex digits."""
+    digest = hashlib.sha256()
+    for array in (model.triangles.astype(np.int32), np.round(model.uv * 65536).astype(np.int32)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def uv_to_pixels(uv, size):

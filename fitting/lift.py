@@ -56,14 +56,19 @@ class Lifter:
         texture, validity = self._raw(image, track, t)
         texture = texture * self._light.gain(texture, validity * self._skin, self._mean)
         fallback = albedo_texture(self._model, track.albedo, self.atlas)
-        return self._complete(texture, validity, fallback)
+        complete = fill(texture, validity, self._model, self.atlas, fallback)
+        return Texture(complete.clip(0, BRIGHTEST), validity)
 
     def frame(self, image, track, t, neutral):
-        """The texture of the same person in another picture, under the light of its neutral Texture."""
+        """The texture of the same person in another picture, under the light of its neutral Texture.
+
+        What the picture does not show is as in the neutral texture.
+        """
         texture, validity = self._raw(image, track, t)
         seen = np.minimum(validity, neutral.validity) * self._skin
         texture = texture * self._light.gain(texture, seen, neutral.rgb, brightness=True)
-        return self._complete(texture, validity, neutral.rgb)
+        known = np.clip((validity - KNOWN) / 0.35, 0, 1)[..., None]
+        return Texture((neutral.rgb + known * (texture - neutral.rgb)).clip(0, BRIGHTEST), validity)
 
     def _raw(self, image, track, t):
         model = self._model
@@ -71,7 +76,3 @@ class Lifter:
                      track.focal, track.principal_point)
         texture, validity = extract(image, posed, track.light[t], model, self.atlas)
         return texture, validity * self._face
-
-    def _complete(self, texture, validity, fallback):
-        rgb = fill(texture, validity, self._model, self.atlas, fallback).clip(0, BRIGHTEST)
-        return Texture(rgb, validity)

@@ -43,8 +43,10 @@ class ClipInfo:
     quality : list of float in [0, 1], per frame: share of the visible face that the fit explains, less for a turned
         head
     neutral : int, frame that is the neutral one
-    model_hash : str, of the face model whose chart it is
-    every : int, of a video one frame in so many was taken
+    model_hash : str, of the face model that was fitted
+    chart_hash : str, of its chart (facemodel.atlas.chart_hash)
+    every : int, of a video one frame in so many was taken, 0 for photos
+    script : str, clips of one script show the same expression in frames of the same name; "" for none
     """
 
     name: str
@@ -56,7 +58,9 @@ class ClipInfo:
     quality: list
     neutral: int
     model_hash: str
+    chart_hash: str
     every: int = 1
+    script: str = ""
     format: int = FORMAT
 
 

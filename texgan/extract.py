@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facemodel.atlas import to_texture
+from facemodel.atlas import chart_hash, to_texture
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -34,7 +34,7 @@ from fitting.parameters import Frame, Shared
 from fitting.progress import progress_bar
 from fitting.track import FrameTracker, Person, fit_person, read_pictures, residuals_in, track_clip
 from fitting.trackfile import Track, file_hash, load_track, save_track
-from fitting.trust import GRID, Trust
+from fitting.trust import Trust
 from fitting.video_reader import VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 from texgan.dataset import SIZE, Clip, ClipInfo, encode, read_info, write_clip, write_manifest
@@ -43,6 +43,7 @@ PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 FULL_SIZE = 1024
 NEUTRAL = "neutral"
+PHOTO_SCRIPT = "photos"
 STILL = 3                # times a photo is looked at, so that its occlusions weigh as in a clip
 
 
@@ -125,24 +126,20 @@ def read_people(path):
 
 # ---------------------------------------------------------------- fitting
 
-def track_photos(model, images, landmarks, neutral=None):
-    """A Track of several photos of one person, each with a camera of its own position but one focal length.
-
-    Identity and albedo come from the neutral photo alone, as they do when one photo is all there is of a target, or
-    from all photos where none is known to be neutral.
+def track_photos(model, images, landmarks, keys):
+    """A Track of several photos of one person, each taken from its own place but with one focal length.
 
     Parameters
     ----------
     images : list of (H, W, 3) uint8, of one size
     landmarks : list of (68, 2) float64
-    neutral : int or None
+    keys : list of int, the photos that identity, albedo and focal length come from
 
     Returns
     -------
     Track
     """
-    chosen = range(len(images)) if neutral is None else [neutral]
-    person = fit_person(model, [images[i] for i in chosen], [landmarks[i] for i in chosen])
+    person = fit_person(model, [images[i] for i in keys], [landmarks[i] for i in keys])
     tracker, fitted = FrameTracker(model, person), []
     for image, marks in zip(images, landmarks):
         tracker.forget()
@@ -164,7 +161,8 @@ def track_photos(model, images, landmarks, neutral=None):
 
 def calmest(track):
     """The frame nearest to a neutral, frontal, well explained face."""
-    effort = (track.expression ** 2).sum(axis=1) + 2 * (track.rotation ** 2).sum(axis=1) + (1 - track.confidence) ** 2
+    effort = (track.expression ** 2).sum(axis=1) + 2 * (track.rotation ** 2).sum(axis=1)
+    effort += 10 * np.maximum(np.nanmax(track.confidence) - track.confidence, 0)
     effort = np.where(track.status == "ok", effort, np.inf)
     return int(np.argmin(effort))
 
@@ -242,7 +240,9 @@ def extract_photos(model, extractor, detector, job):
     known = job.neutral or (NEUTRAL if NEUTRAL in names else None)
     if known is not None and known not in names:
         raise InputError(f"{job.paths[0]}: person {job.identity} has no photo '{known}' to be neutral")
-    track = track_photos(model, images, landmarks, None if known is None else names.index(known))
+    # as when one photo is all there is of a target, where the neutral one is known
+    keys = list(range(len(images))) if known is None else [names.index(known)]
+    track = track_photos(model, images, landmarks, keys)
     kept = [t for t in range(len(images)) if track.status[t] == "ok"]
     first = calmest(track) if known is None else names.index(known)
     if first not in kept:
@@ -250,7 +250,7 @@ def extract_photos(model, extractor, detector, job):
     neutral = extractor.lifter.neutral(images[first], track, first)
     info = ClipInfo(job.name, job.identity, [job.paths[t].name for t in kept],
                     [file_hash(job.paths[t]) for t in kept], job.rights, [names[t] for t in kept], [],
-                    kept.index(first), model.hash, every=0)
+                    kept.index(first), model.hash, chart_hash(model), every=0, script=PHOTO_SCRIPT)
     clip = extractor.clip(info, ((t, images[t]) for t in kept), track, kept, neutral)
     large = Lifter(model, FULL_SIZE)
     whole = large.neutral(images[first], track, first)
@@ -281,7 +281,7 @@ def extract_video(model, extractor, detector, job, every=1, track_path=None):
     picture = read_pictures(path, [first])[0]
     neutral = extractor.lifter.neutral(picture, track, first)
     info = ClipInfo(job.name, job.identity, [path.name], [str(track.source_sha256)], job.rights,
-                    [str(t) for t in kept], [], kept.index(first), model.hash, every)
+                    [str(t) for t in kept], [], kept.index(first), model.hash, chart_hash(model), every)
     clip = extractor.clip(info, _frames(path, kept), track, kept, neutral)
     return clip, {kept.index(first): Lifter(model, FULL_SIZE).neutral(picture, track, first)}
 

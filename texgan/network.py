@@ -1,34 +1,32 @@
 """The networks of section 5.3: a U-Net that predicts the change of a neutral texture, and a 70 x 70 PatchGAN.
 
-After P. Isola et al., 2017 (doi:10.1109/CVPR.2017.632), with what later work changed for good reasons: instance norm in
-place of batch norm (a texture's result does not depend on its batch), resizing convolutions in place of transposed ones
-(no checkerboards), no dropout. Every texture lies on one chart, so the generator also learns maps of its own over it.
+After P. Isola et al., 2017 (doi:10.1109/CVPR.2017.632), with what later work changed for good reasons: resizing
+convolutions in place of transposed ones (no checkerboards), no dropout, no batch norm (a texture's result does not
+depend on its batch). The generator has no normalisation at all, since how strong an expression is shows in how far the
+values go; the discriminator is kept in bounds by its spectral norm (T. Miyato et al., 2018, arXiv:1802.05957). Every
+texture lies on one chart, so the generator also learns maps of its own over it.
 """
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 SLOPE = 0.2                  # of the leaky rectifiers
 DEEPEST = 8                  # widest layer, times the first one's channels
 CHANGE = 1.0                 # largest change of albedo that the generator can predict
 
 
-def _norm(channels):
-    return nn.GroupNorm(channels, channels, affine=False)      # one group a channel is instance norm, and faster here
-
-
 class Down(nn.Module):
     """Halves the resolution: (N, a, s, s) -> (N, b, s / 2, s / 2)."""
 
-    def __init__(self, a, b, norm=True):
+    def __init__(self, a, b):
         super().__init__()
         self.conv = nn.Conv2d(a, b, 4, 2, 1)
-        self.norm = _norm(b) if norm else nn.Identity()
 
     def forward(self, x):
-        return F.leaky_relu(self.norm(self.conv(x)), SLOPE)
+        return F.leaky_relu(self.conv(x), SLOPE)
 
 
 class Up(nn.Module):
@@ -37,11 +35,10 @@ class Up(nn.Module):
     def __init__(self, a, skip, b):
         super().__init__()
         self.conv = nn.Conv2d(a + skip, b, 3, 1, 1)
-        self.norm = _norm(b)
 
     def forward(self, x, skip):
         x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.leaky_relu(self.norm(self.conv(torch.cat([x, skip], dim=1))), SLOPE)
+        return F.leaky_relu(self.conv(torch.cat([x, skip], dim=1)), SLOPE)
 
 
 class Generator(nn.Module):
@@ -59,8 +56,7 @@ class Generator(nn.Module):
         super().__init__()
         self.settings = {"channels": channels, "depth": depth, "size": size, "maps": maps}
         wide = [channels * min(2 ** k, DEEPEST) for k in range(depth)]
-        self.down = nn.ModuleList(Down(a, b, norm=0 < k < depth - 1)
-                                  for k, (a, b) in enumerate(zip([6, *wide], wide)))
+        self.down = nn.ModuleList(Down(a, b) for a, b in zip([6, *wide], wide))
         skips = wide[:-1][::-1]
         extra = [maps if k >= depth - 3 else 0 for k in range(depth - 1)]         # finest two resolutions of the ups
         self.up = nn.ModuleList(Up(a, s + e, s) for a, s, e in zip([wide[-1], *skips], skips, extra))
@@ -69,8 +65,11 @@ class Generator(nn.Module):
         self.head = nn.Conv2d(channels + 6, channels, 3, 1, 1)
         self.last = nn.Conv2d(channels, 3, 3, 1, 1)
         self.everywhere = nn.Parameter(torch.zeros(1, 3, size, size))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, SLOPE)
+                nn.init.zeros_(module.bias)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
 
     def forward(self, source, neutral):
         """The change of the target's neutral texture: two (N, 3, s, s) in [-1, 1] -> (N, 3, s, s) in [-1, 1]."""
@@ -96,10 +95,10 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, channels=32):
         super().__init__()
-        c = channels
-        self.layers = nn.Sequential(
-            Down(9, c, norm=False), Down(c, 2 * c), Down(2 * c, 4 * c),
-            nn.Conv2d(4 * c, 8 * c, 4, 1, 1), _norm(8 * c), nn.LeakyReLU(SLOPE), nn.Conv2d(8 * c, 1, 4, 1, 1))
+        c, bound = channels, spectral_norm
+        widths = [(9, c, 2), (c, 2 * c, 2), (2 * c, 4 * c, 2), (4 * c, 8 * c, 1)]
+        layers = [m for a, b, stride in widths for m in (bound(nn.Conv2d(a, b, 4, stride, 1)), nn.LeakyReLU(SLOPE))]
+        self.layers = nn.Sequential(*layers, bound(nn.Conv2d(8 * c, 1, 4, 1, 1)))
 
     def forward(self, source, neutral, texture):
         return self.layers(torch.cat([source, neutral, texture], dim=1))

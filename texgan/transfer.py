@@ -1,7 +1,7 @@
 """From the source's texture in a frame and the target's neutral texture to the target's texture in that expression.
 
-One signature for every method, method(target_neutral, source) -> texture; the generator of section 5 takes its place
-beside these two baselines.
+One signature for every method, method(target, source) -> texture: `static` and `delta` are the baselines of the paper's
+Table 1, `GanTransfer` is the trained generator of section 5.
 """
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from facemodel.errors import InputError
+from fitting.lift import BRIGHTEST
+
 DETAIL = 0.04       # standard deviation, as a share of the chart, of the blur that tells light from folds
 
 
 @dataclass(frozen=True)
 class SourceTexture:
-    """The source's albedo texture in one frame, with its neutral one.
+    """The source's albedo texture in one frame, with its neutral one under the same light.
 
     texture, neutral : (s, s, 3) float32
     validity, neutral_validity : (s, s) float32 in [0, 1], where they were seen
@@ -31,12 +34,12 @@ class SourceTexture:
     brows: np.ndarray
 
 
-def static(target_neutral, source=None):
+def static(target, source=None):
     """The target's neutral texture as it is (the left pairs of the paper's figure 6)."""
-    return target_neutral
+    return target.rgb
 
 
-def delta(target_neutral, source):
+def delta(target, source):
     """Direct delta transfer, the baseline of the paper's Table 1: the source's change is added to the target.
 
     Of the skin's change only what is finer than folds are wide is taken (DETAIL): broad changes of brightness between
@@ -48,13 +51,14 @@ def delta(target_neutral, source):
 
     Parameters
     ----------
-    target_neutral : (S, S, 3) float32
+    target : fitting.lift.Texture, the target's neutral one, (S, S, 3)
     source : SourceTexture; its size s may be smaller than S
 
     Returns
     -------
     (S, S, 3) float32
     """
+    target_neutral = target.rgb
     size = target_neutral.shape[0]
     enlarge = lambda a: a if a.shape[0] == size else cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR)
     seen = np.minimum(source.validity, source.neutral_validity) * (1 - source.mouth) * (1 - source.brows)
@@ -97,4 +101,65 @@ def _instead(changed, target, source):
     return source
 
 
-METHODS = {"static": static, "delta": delta}
+class GanTransfer:
+    """The change that the generator infers at 256 x 256, applied to the target's whole neutral texture.
+
+    The photo's pores and hairs stay, since only the change is enlarged. Where the photo did not show the inside of the
+    mouth there is nothing to change, and the generator's own values are taken.
+
+    Parameters
+    ----------
+    generator : texgan.generator.TextureGenerator
+    """
+
+    def __init__(self, generator):
+        self._generator, self._target = generator, None
+
+    def __call__(self, target, source):
+        """The target's texture: fitting.lift.Texture (S, S, 3) and SourceTexture -> (S, S, 3) float32."""
+        if self._target is None or self._target[0] is not target:
+            self._target = (target, *self._prepared(target))
+        _, small, seen, base = self._target
+        size = self._generator.size
+        change = self._generator.change(shrunk(source.texture, size), shrunk(source.validity, size), small, seen)
+        large = cv2.resize(change, (target.rgb.shape[0],) * 2, interpolation=cv2.INTER_CUBIC)
+        return np.clip(base + large, 0, BRIGHTEST)
+
+    def _prepared(self, target):
+        """The target at the generator's size, where it was seen there, and what the change is added to."""
+        size, whole = self._generator.size, target.rgb.shape[0]
+        mouth = np.clip(cv2.resize(self._generator.masks.mouth, (whole, whole), interpolation=cv2.INTER_CUBIC), 0, 1)
+        base = target.rgb * (1 - mouth * (1 - np.clip(2 * target.validity, 0, 1)))[..., None]
+        return shrunk(target.rgb, size), shrunk(target.validity, size), base
+
+
+def shrunk(array, size):
+    """A texture or map at `size` texels per side, averaged by areas."""
+    return array if array.shape[0] == size else cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA)
+
+
+METHODS = ("gan", "delta", "static")
+
+
+def transfer_method(name, model, weights=None, device="cpu"):
+    """A method by its name.
+
+    Parameters
+    ----------
+    name : one of METHODS
+    model : MorphableModel whose chart the textures are on
+    weights : path of the generator's weights; default the shipped ones
+    device : 'cpu' or 'cuda', for the generator
+
+    Raises
+    ------
+    InputError : for 'gan', when its weights can't be used with this model, or torch is missing
+    """
+    if name != "gan":
+        return {"static": static, "delta": delta}[name]
+    try:
+        from texgan.generator import TextureGenerator
+    except ImportError as error:
+        raise InputError("--texture gan needs torch and safetensors; pip install torch safetensors, or use --texture "
+                         "delta") from error
+    return GanTransfer(TextureGenerator(model, weights, device))

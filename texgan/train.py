@@ -1,0 +1,488 @@
+"""Trains the texture generator (sections 5.2, 5.3, 7.2, 7.3).
+
+    python -m texgan.train DATASET... -o RUN
+
+The generator's loss is masked L1 + MU * adversarial loss: the paper's mu = 0.001 is read as the weight of the
+adversarial term against an L1 of weight one. RUN gets checkpoint.safetensors every few minutes (run the command
+again and it goes on, bit for bit as if it had not been stopped), curve.csv, TensorBoard events with pictures, and in
+the end generator.safetensors, the moving average of the weights in half precision. Several GPUs or machines:
+
+    torchrun --nproc-per-node 4 -m texgan.train DATASET... -o RUN
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from facemodel.atlas import chart_hash
+from facemodel.errors import InputError
+from facemodel.morphable import load_model
+from fitting import commands
+from fitting.lift import BRIGHTEST
+from fitting.progress import progress_bar
+from texgan.dataset import decode, read_dataset
+from texgan.network import Generator, PatchDiscriminator
+from texgan.sampling import FEATURE_WEIGHT, NONE, Examples, Masks
+from texgan.split import TEST, split
+
+MU = 0.001                            # of the adversarial loss, section 5.2
+RATES = (2e-4, 2e-5)                  # of generator and discriminator, section 7.3
+BETAS = (0.5, 0.999)                  # of Adam, as in pix2pix
+FLAT = 0.5                            # share of the steps before the rates fall linearly to nothing
+EMA_LAST = 0.999
+CHECKPOINT_MINUTES = 5.0
+VALIDATE_EVERY, PICTURES_EVERY = 250, 500
+VALIDATION_EXAMPLES = 24
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a run depends on; a checkpoint can be continued only with the same."""
+
+    steps: int = 6000
+    batch: int = 8
+    channels: int = 32
+    seed: int = 0
+    mix: tuple = ()                   # ((script, share), ...), empty: by number of clips
+    adversarial: float = MU
+    feature_weight: float = FEATURE_WEIGHT
+    augment: bool = True
+    change: bool = True               # predict a change of the neutral texture, or the texture itself
+    half: bool = True                 # bfloat16 where it is faster
+
+
+# ---------------------------------------------------------------- losses
+
+def to_network(textures):
+    """(N, 3, s, s) or (..., 3) albedo in [0, BRIGHTEST] -> the same in [-1, 1]."""
+    return textures * (2 / BRIGHTEST) - 1
+
+
+def masked_l1(predicted, truth, weight):
+    """Mean absolute difference in [-1, 1] units over weighted texels; weight (N, 1, s, s)."""
+    return ((predicted - truth).abs().mean(dim=1, keepdim=True) * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def adversarial_loss(scores, real):
+    """Cross entropy of eq. 7 for patches that should look real, or not."""
+    return F.binary_cross_entropy_with_logits(scores.float(), torch.full_like(scores, float(real), dtype=torch.float))
+
+
+def learning_rate(step, steps):
+    """Share of the first rate at a step: level, then linearly down to nothing."""
+    return min(1.0, (steps - step) / max(1, steps * (1 - FLAT)))
+
+
+def ema_decay(step):
+    """Decay of the moving average, with timm's warm-up: 1 - (1 + step)^(-2/3), at most EMA_LAST."""
+    return min(EMA_LAST, 1 - (1 + step) ** (-2 / 3))
+
+
+# ---------------------------------------------------------------- the run's state
+
+class State:
+    """Networks, optimisers, moving average and step: all that a checkpoint holds."""
+
+    def __init__(self, settings, device):
+        torch.manual_seed(settings.seed)
+        layout = torch.channels_last
+        self.generator = Generator(settings.channels).to(device, memory_format=layout)
+        self.discriminator = PatchDiscriminator(settings.channels).to(device, memory_format=layout)
+        self.average = Generator(settings.channels).to(device, memory_format=layout)
+        self.average.load_state_dict(self.generator.state_dict())
+        self.optimisers = tuple(torch.optim.Adam(n.parameters(), r, BETAS) for n, r in
+                                zip((self.generator, self.discriminator), RATES))
+        self.step = 0
+
+    def tensors(self):
+        """All tensors by name."""
+        out = {}
+        for name in ("generator", "discriminator", "average"):
+            out.update({f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()})
+        for i, optimiser in enumerate(self.optimisers):
+            for k, values in optimiser.state_dict()["state"].items():
+                out.update({f"optimiser{i}.{k}.{n}": v for n, v in values.items()})
+        return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in out.items()}
+
+    def load(self, tensors, step):
+        for name in ("generator", "discriminator", "average"):
+            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            getattr(self, name).load_state_dict(own)
+        for i, optimiser in enumerate(self.optimisers):
+            state, groups = {}, optimiser.state_dict()["param_groups"]
+            for k, v in tensors.items():
+                if k.startswith(f"optimiser{i}."):
+                    _, number, name = k.split(".")
+                    state.setdefault(int(number), {})[name] = v
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.step = step
+
+
+def write_tensors(path, tensors, metadata):
+    """Writes a safetensors file beside its place, then renames."""
+    beside = path.with_name(f".{path.name}.part")
+    save_file(tensors, beside, metadata)
+    os.replace(beside, path)
+
+
+def read_metadata(path):
+    """The metadata of a safetensors file, a dict of str; raises InputError when it is none."""
+    try:
+        with safe_open(path, "pt") as f:
+            return f.metadata() or {}
+    except Exception as error:                      # the library raises its own kind, without a common base
+        raise InputError(f"{path}: can't be read ({error})") from error
+
+
+# ---------------------------------------------------------------- one step
+
+class Trainer:
+    """Steps of a run.
+
+    Parameters
+    ----------
+    state : State
+    settings : TrainSettings
+    device : torch.device
+    wrap : applied to both networks, for several processes
+    """
+
+    def __init__(self, state, settings, device, wrap=lambda network: network):
+        self._state, self._settings, self._device = state, settings, device
+        self._generator, self._discriminator = wrap(state.generator), wrap(state.discriminator)
+
+    def _cast(self):
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.half)
+
+    def predict(self, network, source, neutral):
+        """The target's texture in [-1, 1] units."""
+        change = network(source, neutral)
+        return neutral + change if self._settings.change else change
+
+    def step(self, batch):
+        """One step of generator and discriminator on a batch (dict of tensors) -> dict of losses, floats.
+
+        Raises
+        ------
+        FloatingPointError : a loss is not finite; the state is as it was before the step
+        """
+        s, state = self._settings, self._state
+        source, neutral, truth, weight = (batch[k] for k in ("source", "neutral", "truth", "weight"))
+        known = (weight > 0).float()
+        rate = learning_rate(state.step, s.steps)
+        for optimiser, first in zip(state.optimisers, RATES):
+            for group in optimiser.param_groups:
+                group["lr"] = first * rate
+        g_optimiser, d_optimiser = state.optimisers
+        losses = {}
+        with self._cast():
+            made = self.predict(self._generator, source, neutral)
+            losses["l1"] = loss = masked_l1(made, truth, weight)
+            shown = neutral + known * (made - neutral)
+            if s.adversarial:
+                self._discriminator.requires_grad_(False)
+                losses["fool"] = adversarial_loss(self._discriminator(source, neutral, shown), True)
+                self._discriminator.requires_grad_(True)
+                loss = loss + s.adversarial * losses["fool"]
+        values = _finite(losses)
+        g_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if s.adversarial:
+            with self._cast():
+                real = self._discriminator(source, neutral, neutral + known * (truth - neutral))
+                fake = self._discriminator(source, neutral, shown.detach())
+                losses["judge"] = 0.5 * (adversarial_loss(real, True) + adversarial_loss(fake, False))
+            values = _finite(losses)
+            d_optimiser.zero_grad(set_to_none=True)
+            losses["judge"].backward()
+            d_optimiser.step()
+        g_optimiser.step()
+        decay = ema_decay(state.step)
+        with torch.no_grad():
+            for mean, now in zip(state.average.parameters(), state.generator.parameters()):
+                mean.lerp_(now, 1 - decay)
+        state.step += 1
+        return values
+
+    @torch.no_grad()
+    def validate(self, batches):
+        """Masked L1 in albedo units of the averaged generator, and of doing nothing."""
+        rows = []
+        for batch in batches:
+            with self._cast():
+                made = self.predict(self._state.average, batch["source"], batch["neutral"])
+            unit = BRIGHTEST / 2
+            rows.append([unit * float(masked_l1(x, batch["truth"], batch["weight"])) for x in (made, batch["neutral"])])
+        return dict(zip(("l1", "static"), np.mean(rows, axis=0)))
+
+
+def _finite(losses):
+    values = {k: v.item() for k, v in losses.items()}
+    for k, v in values.items():
+        if not math.isfinite(v):
+            raise FloatingPointError(f"loss '{k}' is not finite")
+    return values
+
+
+def make_batch(examples, device):
+    """Examples -> dict of (N, c, s, s) tensors: source, neutral, truth in [-1, 1], weight."""
+    stack = lambda name: torch.from_numpy(np.stack([getattr(e, name) for e in examples]))
+    images = {k: to_network(stack(k)).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
+              for k in ("source", "neutral", "truth")}
+    return {**images, "weight": stack("weight")[:, None].to(device)}
+
+
+def batches(examples, first, batch, device, rank=0, world=1, ahead=3):
+    """Yields make_batch of consecutive examples from step `first` on, prepared by a thread while a step runs."""
+    def prepare(step):
+        start = (step * world + rank) * batch
+        return make_batch([examples(start + i) for i in range(batch)], device)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(prepare, first + i) for i in range(ahead))
+        step = first + ahead
+        while True:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(prepare, step))
+            step += 1
+
+
+# ---------------------------------------------------------------- the run
+
+def train(datasets, run, settings=None, device="auto", model_name="commons", progress=True):
+    """Trains, or continues, a run; see the module's docstring for what it leaves in the folder.
+
+    Parameters
+    ----------
+    datasets : list of Path
+    run : Path, made if missing
+    settings : TrainSettings
+    device : 'auto', 'cpu' or 'cuda'
+
+    Returns
+    -------
+    Path of generator.safetensors
+
+    Raises
+    ------
+    InputError : unusable data, a checkpoint of other settings, or a loss that is not finite
+    """
+    settings = TrainSettings() if settings is None else settings
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = _device(device)
+    model = load_model(model_name)
+    masks = Masks.of(model)
+    clips, validation = split(read_dataset(*datasets))
+    if other := next((c for c in clips if c.info.chart_hash != chart_hash(model)), None):
+        raise InputError(f"clip {other.info.name}: is on the chart of another face model; extract it again with --model "
+                         f"{model_name}")
+    mix = dict(settings.mix) or None
+    try:
+        examples = Examples(clips, masks, mix, None if settings.augment else NONE, settings.seed,
+                            settings.feature_weight)
+    except ValueError as error:
+        raise InputError(f"{datasets[0]}: {error}; nothing there can be trained on") from error
+    run.mkdir(parents=True, exist_ok=True)
+    state, path = State(settings, device), run / "checkpoint.safetensors"
+    if path.exists():
+        meta = read_metadata(path)
+        if json.loads(meta.get("settings", "{}")) != json.loads(json.dumps(asdict(settings))):
+            raise InputError(f"{path}: is of a run with other settings; give another folder with -o")
+        state.load(load_file(path), int(meta["step"]))
+    metadata = lambda: {"step": str(state.step), "settings": json.dumps(asdict(settings))}
+    distributed = world > 1
+    wrap = _distribute(device) if distributed else (lambda network: network)
+    trainer = Trainer(state, settings, device, wrap)
+    held = _validation_batches(validation, masks, device, settings) if validation else []
+    log = _Log(run, state.step) if rank == 0 else None
+    saved, feed = time.monotonic(), batches(examples, state.step, settings.batch, device, rank, world)
+    try:
+        with progress_bar(settings.steps - state.step, "train", "step", progress and rank == 0) as bar:
+            while state.step < settings.steps:
+                try:
+                    losses = trainer.step(next(feed))
+                except FloatingPointError as error:
+                    raise InputError(f"{run}: {error} at step {state.step}; the last checkpoint is kept, try a smaller "
+                                     "--batch or another --seed") from error
+                if log:
+                    log.losses(state.step, losses)
+                    if held and (state.step % VALIDATE_EVERY == 0 or state.step == settings.steps):
+                        log.validation(state.step, trainer.validate(held))
+                    if held and state.step % PICTURES_EVERY == 0:
+                        log.pictures(state.step, trainer, held[0])
+                    if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+                        write_tensors(path, state.tensors(), metadata())
+                        saved = time.monotonic()
+                bar.update()
+    finally:
+        feed.close()
+        if log:
+            log.close()
+    if rank == 0:
+        write_tensors(path, state.tensors(), metadata())
+        write_generator(run / "generator.safetensors", state.average, settings, clips, model, state.step)
+    if distributed:
+        torch.distributed.destroy_process_group()
+    return run / "generator.safetensors"
+
+
+def write_generator(path, network, settings, clips, model, step):
+    """Writes weights that can ship: half precision, with all that is needed to use them and to know what they saw.
+
+    The mean change of the training people between their neutral and each other expression, on the chart, goes along:
+    it is what texgan.evaluate compares with.
+    """
+    tensors = {k: v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}
+    means = mean_changes(clips)
+    tensors.update({f"mean_change.{k}": torch.from_numpy(v).half() for k, v in means.items()})
+    photos = sorted(h for c in clips for h in c.info.sha256)
+    write_tensors(path, tensors, {
+        "format": "1", "architecture": json.dumps(network.settings), "change": str(int(settings.change)),
+        "steps": str(step), "settings": json.dumps(asdict(settings)), "chart_hash": chart_hash(model),
+        "people": json.dumps(sorted({c.info.identity for c in clips})), "rights":
+        json.dumps(sorted({c.info.rights for c in clips})), "sha256": json.dumps(photos), "test": json.dumps(TEST)})
+
+
+def mean_changes(clips):
+    """Average change of people's textures from neutral to each expression that photos show.
+
+    Returns
+    -------
+    dict expression -> (256, 256, 3) float32, zero where nobody was seen
+    """
+    total, count = {}, {}
+    for clip in clips:
+        if clip.info.script != "photos":
+            continue
+        neutral = decode(clip.textures[clip.info.neutral])
+        for t, name in enumerate(clip.info.frames):
+            if t == clip.info.neutral:
+                continue
+            w = (clip.validity[t] / np.float32(255))[..., None]
+            total[name] = total.get(name, 0) + w * (decode(clip.textures[t]) - neutral)
+            count[name] = count.get(name, 0) + w
+    return {k: (v / np.maximum(count[k], 0.5)).astype(np.float32) for k, v in total.items()}
+
+
+def _device(name):
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device found; use --device cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _distribute(device):
+    from torch.nn.parallel import DistributedDataParallel
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    ids = [device.index] if device.type == "cuda" else None
+    return lambda network: DistributedDataParallel(network, ids)
+
+
+def _validation_batches(clips, masks, device, settings):
+    examples = Examples(clips, masks, None, NONE, 12345, settings.feature_weight)
+    return [make_batch([examples(i + j) for j in range(8)], device) for i in range(0, VALIDATION_EXAMPLES, 8)]
+
+
+class _Log:
+    """curve.csv and TensorBoard events; what a run wrote after its last checkpoint is dropped when it is resumed."""
+
+    def __init__(self, run, step):
+        from torch.utils.tensorboard import SummaryWriter
+        self._path = run / "curve.csv"
+        kept = [x for x in self._path.read_text().splitlines()[1:] if int(x.split(",")[0]) <= step] \
+            if self._path.exists() else []
+        self._file = open(self._path, "w", encoding="utf-8")
+        self._file.write("\n".join(["step,loss,value", *kept]) + "\n")
+        self._board = SummaryWriter(run, purge_step=step + 1)
+        self._sums, self._count = {}, 0
+
+    def losses(self, step, losses):
+        for k, v in losses.items():
+            self._sums[k] = self._sums.get(k, 0.0) + v
+        self._count += 1
+        if step % 50 == 0:
+            for k, v in self._sums.items():
+                self._write(step, f"train/{k}", v / self._count)
+            self._sums, self._count = {}, 0
+            self._file.flush()
+
+    def validation(self, step, values):
+        for k, v in values.items():
+            self._write(step, f"validation/{k}", v)
+
+    def pictures(self, step, trainer, batch):
+        with torch.no_grad():
+            made = trainer.predict(trainer._state.average, batch["source"], batch["neutral"])
+        rows = torch.cat([batch["source"], batch["neutral"], made, batch["truth"]], dim=3)
+        self._board.add_images("source | neutral | made | truth", (rows.float() + 1).clamp(0, 2) / 2, step)
+
+    def _write(self, step, name, value):
+        self._file.write(f"{step},{name},{value:.6g}\n")
+        self._board.add_scalar(name, value, step)
+
+    def close(self):
+        self._file.close()
+        self._board.close()
+
+
+def parse_mix(text):
+    """'photos=0.5,rendered=0.3,=0.2' -> (('', 0.2), ('photos', 0.5), ('rendered', 0.3))."""
+    try:
+        pairs = [p.split("=") for p in text.split(",")]
+        mix = tuple(sorted((name.strip(), float(share)) for name, share in pairs))
+    except ValueError:
+        raise InputError(f"--mix {text}: give script=share,script=share") from None
+    if min(s for _, s in mix) < 0 or not sum(s for _, s in mix):
+        raise InputError(f"--mix {text}: shares must not be negative, nor all zero")
+    return mix
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m texgan.train", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET", help="folders of texgan.extract")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="folder, made if missing")
+    parser.add_argument("--steps", type=int, default=TrainSettings.steps)
+    parser.add_argument("--batch", type=int, default=TrainSettings.batch, help="examples per process (the paper: 64)")
+    parser.add_argument("--channels", type=int, default=TrainSettings.channels, help="of the first layer")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mix", type=parse_mix, default=(), metavar="SCRIPT=SHARE,...",
+                        help="shares of the examples by script ('photos', 'rendered', '' for clips of their own)")
+    parser.add_argument("--no-masks", action="store_true", help="weigh mouth and eyes as the rest")
+    parser.add_argument("--no-adversarial", action="store_true", help="L1 alone")
+    parser.add_argument("--no-augmentation", action="store_true", help="neither new skins nor tones")
+    parser.add_argument("--no-change", action="store_true", help="predict textures, not changes of the neutral one")
+    parser.add_argument("--full-precision", action="store_true", help="float32 throughout")
+    commands.add_common(parser)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    for name in ("steps", "batch", "channels"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} {getattr(args, name)}: give 1 or more")
+    settings = TrainSettings(args.steps, args.batch, args.channels, args.seed, args.mix,
+                             0.0 if args.no_adversarial else MU, 1.0 if args.no_masks else FEATURE_WEIGHT,
+                             not args.no_augmentation, not args.no_change, not args.full_precision)
+    path = train(args.datasets, args.out, settings, args.device, args.model)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    commands.run(main)
