@@ -68,7 +68,7 @@ def read_sound(path, limit_s=np.inf, rate=RATE):
             start = (pts or 0) if start is None else start
             shift = 0 if pts is None else pts - start - length
             if shift > GAP_S * rate:
-                blocks.append(np.zeros(min(shift, int(limit_s * rate) if limit_s < np.inf else shift), np.float32))
+                blocks.append(np.zeros(int(min(shift, limit_s * rate + 1)), np.float32))
                 length += len(blocks[-1])
             elif shift < -GAP_S * rate:
                 block = block[-shift:]
