@@ -19,12 +19,17 @@ DEVICES = ("auto", "cpu", "cuda")      # facemodel.device knows one more, to com
 
 
 def add_common(parser):
-    """Adds --model, --device and --verbose, and has the parser report its errors in one line, without the usage."""
-    parser.error = partial(_refuse, parser)
+    """Adds --model, --device and what add_verbose does."""
     parser.add_argument("--model", default="commons", help=MODEL_HELP)
     parser.add_argument("--device", choices=DEVICES, default="auto",
                         help="where to compute: 'cuda' needs an NVIDIA GPU and pip install -e \".[gpu]\"; "
                              "'auto' (default) takes it where both are there, else the CPU")
+    add_verbose(parser)
+
+
+def add_verbose(parser):
+    """Adds --verbose, and has the parser report its errors in one line, without the usage."""
+    parser.error = partial(_refuse, parser)
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
 
 
