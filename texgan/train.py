@@ -262,7 +262,8 @@ def batches(examples, first, batch, device, rank=0, world=1, ahead=3):
 
 # ---------------------------------------------------------------- the run
 
-def train(datasets, run, settings=None, device="auto", model_name="commons", progress=True):
+def train(datasets, run, settings=None, device="auto", model_name="commons", progress=True,
+          checkpoint_minutes=CHECKPOINT_MINUTES):
     """Trains, or continues, a run; see the module's docstring for what it leaves in the folder.
 
     Parameters
@@ -271,6 +272,7 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
     run : Path, made if missing
     settings : TrainSettings
     device : 'auto', 'cpu' or 'cuda'
+    checkpoint_minutes : float, how much work a crash may lose
 
     Returns
     -------
@@ -323,7 +325,7 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
                         log.validation(state.step, trainer.validate(held))
                     if held and state.step % PICTURES_EVERY == 0:
                         log.pictures(state.step, trainer, held[0])
-                    if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+                    if time.monotonic() - saved > 60 * checkpoint_minutes:
                         write_tensors(path, state.tensors(), metadata())
                         saved = time.monotonic()
                 bar.update()
@@ -467,6 +469,8 @@ def build_parser():
     parser.add_argument("--no-adversarial", action="store_true", help="L1 alone")
     parser.add_argument("--no-augmentation", action="store_true", help="neither new skins nor tones")
     parser.add_argument("--no-change", action="store_true", help="predict textures, not changes of the neutral one")
+    parser.add_argument("--checkpoint-minutes", type=float, default=CHECKPOINT_MINUTES, metavar="M",
+                        help="how much work a crash may lose (default: %(default)g)")
     parser.add_argument("--full-precision", action="store_true", help="float32 throughout")
     commands.add_common(parser)
     return parser
@@ -480,7 +484,8 @@ def main(argv=None):
     settings = TrainSettings(args.steps, args.batch, args.channels, args.seed, args.mix,
                              0.0 if args.no_adversarial else MU, 1.0 if args.no_masks else FEATURE_WEIGHT,
                              not args.no_augmentation, not args.no_change, not args.full_precision)
-    path = train(args.datasets, args.out, settings, args.device, args.model)
+    path = train(args.datasets, args.out, settings, args.device, args.model,
+                 checkpoint_minutes=args.checkpoint_minutes)
     print(f"wrote {path}")
 
 
