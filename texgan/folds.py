@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from scipy.spatial import cKDTree
 
-LEFT, TOP, SIDE, PER_MM = -95.0, 122.0, 190.0, 2.6       # the plane that folds are drawn on, mm, rest face from in front
+LEFT, TOP, SIDE, PER_MM = -95.0, 122.0, 190.0, 2.6       # the plane that folds are drawn on, mm: rest face, from front
 SLACK, FULL = 0.03, 0.22         # shortening from which a fold shows, and that which deepens it fully
 REACH = 9.0                      # mm from a fold within which skin is looked at
 SMOOTHING = 2                    # rounds of averaging of the compression over neighbours
@@ -196,8 +196,9 @@ def _shortening(vertices, triangles, across, out, weight):
 def _smooth(values, triangles, out, weight):
     for t in range(len(triangles)):
         for layer in range(2):
-            mean = (values[triangles[t, 0], layer] + values[triangles[t, 1], layer] + values[triangles[t, 2], layer]) / 3
-            for corner in triangles[t]:
+            a, b, c = triangles[t]
+            mean = (values[a, layer] + values[b, layer] + values[c, layer]) / 3
+            for corner in (a, b, c):
                 out[corner, layer] += mean
                 weight[corner, layer] += 1
     for v in range(len(out)):

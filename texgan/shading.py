@@ -11,7 +11,7 @@ from texgan.stage import GUM, LINING, SKIN, TOOTH
 
 FAST = dict(cache=True, fastmath=True, nogil=True, error_model="numpy")
 STATIC, MOVING = 8, 6     # columns of the tables that `shade_pixels` takes
-BOUNCE = 0.35             # exponent that deepens colours deep in the mouth
+BOUNCE = 0.25             # exponent that deepens colours deep in the mouth
 LEAST_COSINE = 0.6        # below it the dullest gloss is less than 0.001
 SMOOTH_DEPTH = 2.5        # mm within a pixel; more is taken for an edge
 NEAR_COSINE = 0.994       # of the angle to eyeball vertices that hold a lid away
@@ -128,8 +128,8 @@ def _eye_colour(x, y, z, red, green, blue, phase):
     white = min(max((r - IRIS_RADIUS + LIMBUS) / LIMBUS, 0.0), 1.0) if z > 0 else 1.0
     dark = min(max((r - PUPIL_RADIUS) / 0.4, 0.0), 1.0)
     angle = np.arctan2(y, x)
-    streak = (1 + 0.16 * np.sin(29 * angle + 2.5 * np.sin(7 * angle + phase)) + 0.25 * (r - 3.2) / 3
-              - 0.5 * min(max((r - 4.6) / 1.3, 0.0), 1.0)) * dark * (1 - white)
+    streak = (1 + 0.10 * np.sin(29 * angle + 2.5 * np.sin(7 * angle + phase)) + 0.25 * (r - 3.2) / 3
+              - 0.65 * min(max((r - 4.4) / 1.5, 0.0), 1.0)) * dark * (1 - white)
     vein = min(max((r - 7.0) / 6.0, 0.0), 1.0)
     pupil = 0.03 * (1 - dark) * (1 - white)
     return (pupil + red * streak + (0.80 - 0.06 * vein) * white, pupil + green * streak + (0.76 - 0.15 * vein) * white,
@@ -204,7 +204,8 @@ def shade_pixels(triangles, material, index, bary, depth, focal, centre, static,
                     x, y = p[0] * texture.shape[1] - np.float32(0.5), (1 - p[1]) * texture.shape[0] - np.float32(0.5)
                     h = int(min(max(x, 0), texture.shape[1] - 2))
                     v = int(min(max(y, 0), texture.shape[0] - 2))
-                    fx, fy = min(max(x - h, np.float32(0)), np.float32(1)), min(max(y - v, np.float32(0)), np.float32(1))
+                    fx = min(max(x - h, np.float32(0)), np.float32(1))
+                    fy = min(max(y - v, np.float32(0)), np.float32(1))
                     shade = p[7] * (1 - min(np.float32(0.55), groove * np.float32(0.45)))
                     for k in range(3):
                         above = texture[v, h, k] * (1 - fx) + texture[v, h + 1, k] * fx
@@ -233,7 +234,8 @@ def shade_pixels(triangles, material, index, bary, depth, focal, centre, static,
                     inks[k] = colour[k] * max(lit, 0.05) * reach
                 if reach < 0.99 and (m == LINING or m == GUM or m == TOOTH):
                     for k in range(3):      # light that went around in the mouth has the colour of its walls
-                        inks[k] *= colour[k] ** (BOUNCE * (1 - reach))
+                        wall = shades[1, k] / shades[1, 0] if m == TOOTH else colour[k]
+                        inks[k] *= wall ** (BOUNCE * (1 - reach))
                 for lamp in range(lamp_count):
                     hx, hy, hz = vx + lamps[lamp, 0], vy + lamps[lamp, 1], lamps[lamp, 2] - 1
                     cosine = (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz)

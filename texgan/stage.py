@@ -10,32 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.errors import InputError
-from facemodel.morphable import FLIP
-from facemodel.rasterizer import rasterize
+from facemodel.rasterizer import interpolate, rasterize
 from facemodel.readers import ict
 from facemodel.readers.membrane import fit_sphere
 from facemodel.readers.mesh import vertex_normals
-from facemodel.readers.transfer import NORMAL_WEIGHT, register
+from texgan.correspondence import carry_inwards, correspondence
 
 # polygons of the parts that are drawn (README of https://github.com/ICT-VGL/ICT-FaceKit)
 FACE, HEAD, MOUTH, SOCKETS, GUMS, TEETH = (0, 9230), (9230, 11144), (11144, 13226), (13226, 14034), (14034, 17006), (
     17006, 21496)
 BALLS = ((21496, 22296), (23094, 23894))
 SKIN, LINING, GUM, TOOTH, EYE_LEFT, EYE_RIGHT = range(6)         # materials
-# landmarks on which ICT-FaceKit's markup and the embedded model's agree (facemodel.build.population)
-SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
 OPENING = (60, 61, 62, 63, 64, 65, 66, 67)                       # landmarks around the mouth's opening
-STIFFNESS = 0.003                # mm^2, see facemodel.readers.transfer.register
-PART_WEIGHT = 12.0               # mm that moving fully with jaw or lid counts: keeps upper and lower lip and lid apart
 TONGUE_SINKS = -4.0              # mm, when the jaw opens; throat and palate stay
-BEYOND, INSET = 9.0, 0.88         # mm from the embedded surface, where skin is taken from within the chart's border
-CHART_CENTRE = 0.5
-NEIGHBOURS = 5                   # embedded vertices whose triangles are searched for the closest point
+CHART_SIZE = 512                 # texels per side of the chart's mask
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,10 @@ class Stage:
     lids : two (L,) int, skin vertices around the eyes that may not sink into the ball
     lips : (L,) int, skin vertices around the mouth; teeth : (N,) int
     inside : (N,) int, vertices in the mouth
-    static : (V, 8) float32, what texgan.shading.shade_pixels takes: uv, mean, inner, tongue, light that gets there at rest
+    static : (V, 8) float32, what texgan.shading.shade_pixels takes: uv, mean, inner, tongue, light that
+        gets there at rest
+    chart : (CHART_SIZE, CHART_SIZE) float32, 1 where the embedded chart is
+    lid_chart : the same, 1 on the skin over the eyes, 0 on the lids' rims
     """
 
     mean: np.ndarray
@@ -77,6 +72,8 @@ class Stage:
     teeth: np.ndarray
     inside: np.ndarray
     static: np.ndarray
+    chart: np.ndarray
+    lid_chart: np.ndarray
 
     def weights(self, named):
         """Weights by name -> (m,) float32; a name without Left or Right stands for both sides.
@@ -116,7 +113,7 @@ def load_stage(ict_path, guide):
     teeth, gums = of(TEETH), of(GUMS)
     lining, sockets, face = of(MOUTH), of(SOCKETS), of(FACE)
     uv = correspondence(raw, guide, moved)
-    uv = _carry_inwards(uv, polygons[:SOCKETS[1]], of(FACE, HEAD), np.union1d(lining, sockets), raw.vertices)
+    uv = carry_inwards(uv, polygons[:SOCKETS[1]], of(FACE, HEAD), np.union1d(lining, sockets), raw.vertices)
     balls = tuple(of(b) for b in BALLS)
     centres, axes = np.stack([_eye(raw.vertices[b].astype(np.float64)) for b in balls], axis=1).astype(np.float32)
     rim, skin = np.intersect1d(face, sockets), raw.vertices[face]
@@ -143,7 +140,9 @@ def load_stage(ict_path, guide):
         margins=tuple(rim[side(raw.vertices[rim, 0], k)] for k in (0, 1)),
         lids=tuple(face[np.linalg.norm(skin - centres[k], axis=1) < 24] for k in (0, 1)),
         lips=face[near_mouth], teeth=teeth,
-        inside=np.unique(np.concatenate([teeth, gums, lining])), static=static.astype(np.float32))
+        inside=np.unique(np.concatenate([teeth, gums, lining])), static=static.astype(np.float32),
+        chart=build_atlas(guide, CHART_SIZE).mask.astype(np.float32),
+        lid_chart=_lid_chart(raw.vertices, rim, skin_triangles, uv))
 
 
 def _parts(polygons):
@@ -164,90 +163,14 @@ def _eye(ball):
     return centre, axis / np.linalg.norm(axis)
 
 
-def _features(vertices, normals, jaw, blinks):
-    """What tells which point belongs to which: place, normal, and how jaw and lids move it: (V, 8)."""
-    share = lambda d: (d / np.abs(d).max())[:, None]
-    return np.concatenate([vertices, NORMAL_WEIGHT / 2 * normals, PART_WEIGHT * share(jaw),
-                           PART_WEIGHT * share(blinks)], axis=1)
-
-
-def correspondence(raw, guide, moved):
-    """The embedded chart's coordinates at another head's skin.
-
-    Parameters
-    ----------
-    raw : RawModel, ICT-FaceKit
-    guide : MorphableModel, the embedded model
-    moved : callable, name of a face unit -> (V, 3) displacement of raw's vertices
-
-    Returns
-    -------
-    (V, 2) float64, v up; zero for vertices without skin
-    """
-    skin = np.unique(raw.triangles)
-    vertices = raw.vertices[:skin.max() + 1].astype(np.float64)
-    laid = register(guide, vertices, raw.triangles, {k: raw.landmarks[k] for k in SHARED_LANDMARKS}, iterations=14,
-                    stiffness=STIFFNESS)
-    unit = lambda name: (guide.expression_basis[:, 1, guide.expression_names.index(name)]
-                         * FLIP[1]).astype(np.float64)
-    own = lambda name: moved(name)[:len(vertices), 1].astype(np.float64)
-    blink = lambda f: f("eyeBlinkLeft") + f("eyeBlinkRight")
-    query = _features(vertices, vertex_normals(vertices, raw.triangles), own("jawOpen"), blink(own))[skin]
-    keys = _features(laid.vertices, laid.normals, unit("jawOpen"), blink(unit))
-    allowed = (guide.regions["mouth_interior"] < 0.35) & (guide.regions["eyes"] < 0.35)
-    solid = guide.triangles[allowed[guide.triangles].all(axis=1)]
-    index = np.unique(solid)
-    found = index[cKDTree(keys[index]).query(query, k=NEIGHBOURS)[1]]
-    out = np.zeros((len(raw.vertices), 2))
-    out[skin] = _closest(vertices[skin], found, laid.vertices, solid, guide.uv)
-    beyond = np.linalg.norm(laid.vertices[found[:, 0]] - vertices[skin], axis=1) > BEYOND
-    inside = CHART_CENTRE + (out[skin] - CHART_CENTRE) * INSET           # neck and chest: plain skin near the border
-    out[skin] = np.where(beyond[:, None], inside, out[skin])
-    return out
-
-
-def _closest(points, found, surface, triangles, uv):
-    """Chart coordinates of the closest point on the triangles around each point's (N, k) nearest vertices: (N, 2)."""
-    order = np.argsort(triangles.ravel(), kind="stable")
-    start = np.searchsorted(triangles.ravel()[order], np.arange(len(surface) + 1))
-    around, count = order // 3, np.diff(start)
-    best, out = np.full(len(points), np.inf), uv[found[:, 0]].astype(np.float64)
-    for k in range(found.shape[1]):
-        for step in range(int(count.max())):
-            rows = np.flatnonzero(count[found[:, k]] > step)
-            corners = triangles[around[start[found[rows, k]] + step]]
-            weight = _barycentric(points[rows], surface[corners])
-            distance = np.linalg.norm(np.einsum("nk,nkd->nd", weight, surface[corners]) - points[rows], axis=1)
-            distance += 0.3 * k                            # the first of the nearest vertices agrees best
-            better = distance < best[rows]
-            best[rows[better]] = distance[better]
-            out[rows[better]] = np.einsum("nk,nkd->nd", weight, uv[corners])[better]
-    return out
-
-
-def _barycentric(points, corners):
-    """Weights (N, 3) of points (N, 3) projected into triangles (N, 3, 3), pulled back into them."""
-    e1, e2, p = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points - corners[:, 0]
-    dot = lambda a, b: (a * b).sum(axis=1)
-    a, b, c = dot(e1, e1), dot(e1, e2), dot(e2, e2)
-    area = np.maximum(a * c - b * b, 1e-12)
-    v, w = (c * dot(p, e1) - b * dot(p, e2)) / area, (a * dot(p, e2) - b * dot(p, e1)) / area
-    weight = np.clip(np.stack([1 - v - w, v, w], axis=1), 0, None)
-    return weight / weight.sum(axis=1, keepdims=True)
-
-
-def _carry_inwards(uv, polygons, known, inside, vertices):
-    """Chart coordinates of the lining: those of the skin vertex that is nearest along the surface."""
-    ends = np.concatenate([polygons[:, [k, (k + 1) % 4]] for k in range(4)])
-    ends = ends[ends[:, 0] != ends[:, 1]]
-    length = np.linalg.norm(vertices[ends[:, 0]] - vertices[ends[:, 1]], axis=1) + 1e-6
-    graph = coo_matrix((length, ends.T), (len(vertices),) * 2).tocsr()
-    border = np.intersect1d(known, inside)
-    _, _, source = dijkstra(graph, directed=False, indices=border, min_only=True, return_predecessors=True)
-    beyond = np.setdiff1d(inside, known)
-    out = uv.copy()
-    out[beyond] = uv[np.maximum(source[beyond], 0)]
-    return out
+def _lid_chart(vertices, rim, triangles, uv):
+    """Skin over the eyes, but for the lids' rims, on the chart: (CHART_SIZE, CHART_SIZE) float32."""
+    distance, nearest = cKDTree(vertices[rim]).query(vertices)
+    above = np.clip((vertices[:, 1] - vertices[rim, 1][nearest]) / 1.5 + 0.5, 0, 1)
+    upper = vertices[rim, 1][nearest] > vertices[rim, 1].mean() - 1
+    weight = above * upper * np.clip((distance - 0.8) / 1.2, 0, 1) * np.clip((10.0 - distance) / 3, 0, 1)
+    raster = rasterize(uv_to_pixels(uv, CHART_SIZE), np.ones(len(uv)), triangles, CHART_SIZE, CHART_SIZE, False)
+    return interpolate(weight[:, None], triangles, raster)[..., 0]
 
 
 def _around_eyes(rim, raw):
@@ -256,7 +179,7 @@ def _around_eyes(rim, raw):
 
 
 def sky(vertices, triangles, directions=48, per_mm=1.5):
-    """Light that gets to each vertex at rest: (V,) float64, 0 deep in the nostrils, 1 where half of the sky is seen.
+    """Light that gets to each vertex at rest: (V,) float64, dark deep in the nostrils, 1 where half of the sky is seen.
 
     Seen from `directions` of the half space in front, without perspective; what skin hides more than 2 mm is dark.
     """
@@ -274,7 +197,7 @@ def sky(vertices, triangles, directions=48, per_mm=1.5):
         weight = np.maximum(normals @ d, 0) + 0.05
         seen += weight * (depth < first[at[:, 1], at[:, 0]] + 2)
         total += weight
-    return np.clip((seen / total - 0.04) / 0.4, 0.12, 1)
+    return np.clip((seen / total - 0.04) / 0.4, 0.25, 1)
 
 
 def _inner(raw, face, lining, mouth):
