@@ -3,8 +3,8 @@
 https://github.com/ICT-VGL/ICT-FaceKit: the folder of the repository or its FaceXModel/, with generic_neutral_mesh.obj,
 identity000.obj ..., one .obj per expression and vertex_indices.json; or a folder that holds the same numbers as
 ict_facekit_basis.npz (V, I, E, en, Fv) beside vertex_indices.json. Centimetres, y up, z out of the face. Indices of
-the parts are those of the repository's README. Of the mesh only face, head and neck are used; mouth and eyes are closed
-by sheets.
+the parts are those of the repository's README. Of the mesh only face, head and neck are used as a face model; mouth and
+eyes are closed by sheets. texgan.stage draws the other parts too.
 """
 from __future__ import annotations
 
@@ -101,6 +101,11 @@ def _from_npz(path):
                     d["Fv"].astype(np.int64) - 1)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a basis of ICT-FaceKit ({error})") from error
+
+
+def polygons(place):
+    """All polygons (Q, 4) int of the model at `place` (see `find`), skin first; a triangle repeats its last corner."""
+    return _from_npz(place)[-1] if place.is_file() else read_obj(place / NEUTRAL, faces=True)[1]
 
 
 def read(place, skin_polygons=SKIN_POLYGONS, eyeballs=EYEBALLS):
