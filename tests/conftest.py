@@ -1,7 +1,12 @@
 """What many tests share."""
+from dataclasses import replace
+
+import cv2
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from compositing.virtual import portrait, virtual_face
 from facemodel.morphable import load_model
 
 
@@ -16,3 +21,18 @@ def one_blas_thread():
 def model():
     """The embedded face model; read-only by agreement."""
     return load_model()
+
+
+@pytest.fixture(scope="session")
+def drawn_people(tmp_path_factory, model):
+    """A folder with portraits p1 and p2 of two faces of nobody, neutral and smiling."""
+    folder = tmp_path_factory.mktemp("people")
+    smile = np.zeros(model.expression_count, np.float32)
+    for name, value in (("mouthSmileLeft", 0.7), ("mouthSmileRight", 0.7), ("jawOpen", 0.15)):
+        smile[model.expression_names.index(name)] = value
+    for name, seed in (("p1", 7), ("p2", 3)):
+        face = virtual_face(model, seed)
+        for expression, coefficients in (("neutral", 0 * smile), ("smile", smile)):
+            picture = portrait(model, replace(face, expression=coefficients))
+            cv2.imwrite(str(folder / f"{name}_{expression}.png"), picture[..., ::-1])
+    return folder

@@ -289,8 +289,8 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
     masks = Masks.of(model)
     clips, validation = split(read_dataset(*datasets))
     if other := next((c for c in clips if c.info.chart_hash != chart_hash(model)), None):
-        raise InputError(f"clip {other.info.name}: is on the chart of another face model; extract it again with --model "
-                         f"{model_name}")
+        raise InputError(f"clip {other.info.name}: is on the chart of another face model; extract it again with "
+                         f"--model {model_name}")
     mix = dict(settings.mix) or None
     try:
         examples = Examples(clips, masks, mix, None if settings.augment else NONE, settings.seed,

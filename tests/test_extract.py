@@ -1,0 +1,104 @@
+"""texgan.extract as a user runs it, and what it promises about the textures."""
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from facemodel.errors import InputError
+from texgan import extract as extraction
+from texgan.dataset import decode, read_dataset
+from texgan.extract import find_jobs, is_done, read_people
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, drawn_people):
+    out = tmp_path_factory.mktemp("extracted") / "set"
+    status = extraction.main([str(drawn_people), "-o", str(out), "--rights", "drawn", "--workers", "1"])
+    assert status == 0
+    return out
+
+
+def test_photos_of_a_person_are_one_clip(dataset, model):
+    clips = read_dataset(dataset)
+    assert [c.info.identity for c in clips] == ["p1", "p2"]
+    for clip in clips:
+        assert clip.info.frames == ["neutral", "smile"] and clip.info.neutral == 0 and clip.info.rights == "drawn"
+        smile = model.expression_names.index("mouthSmileLeft")
+        assert clip.expression[1, smile] > clip.expression[0, smile] + 0.15
+        assert min(clip.info.quality) > 0.5
+        full = dataset / "clips" / clip.info.name / "full"
+        assert cv2.imread(str(full / "000001.png")).shape == (1024, 1024, 3)
+    assert json.loads((dataset / "manifest.json").read_text())["identities"] == 2
+
+
+def test_textures_of_one_person_agree_where_the_skin_stays(dataset, model):
+    """Forehead and nose of a drawn face have the same albedo in both photos, of two people they have not."""
+    one, two = read_dataset(dataset)
+    skin = (np.asarray(one.validity).min(axis=0) > 230)
+    skin[140:] = False
+    gap = lambda a, b: np.abs(decode(a) - decode(b)).mean(axis=2)[skin].mean()
+    assert gap(one.textures[0], one.textures[1]) < 0.02 < gap(one.textures[0], two.textures[0])
+
+
+def test_finished_clips_are_kept_and_changed_ones_are_made_again(dataset, drawn_people, model, tmp_path):
+    jobs = find_jobs([drawn_people])
+    assert all(is_done(dataset, j, model.hash, 1) for j in jobs)
+    assert not is_done(dataset, jobs[0], "another model", 1)
+    before = (dataset / "clips" / "p1" / "clip.json").stat().st_mtime_ns
+    assert extraction.main([str(drawn_people), "-o", str(dataset), "--workers", "1"]) == 0
+    assert (dataset / "clips" / "p1" / "clip.json").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_there(tmp_path, drawn_people, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for photo in drawn_people.glob("p1_*"):
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    cv2.imwrite(str(folder / "nobody_neutral.png"), np.full((300, 300, 3), 90, np.uint8))
+    assert extraction.main([str(folder), "-o", str(tmp_path / "set"), "--workers", "1"]) == 3
+    assert "left out nobody" in capsys.readouterr().out
+    assert [c.info.name for c in read_dataset(tmp_path / "set")] == ["p1"]
+
+
+def test_a_video_becomes_a_clip_with_a_calm_neutral_frame(tmp_path, model):
+    import assets
+    people = tmp_path / "people.csv"
+    with open(people, "w", newline="") as f:
+        csv.writer(f).writerows([["file", "identity", "rights"], ["single_face.mp4", "demo man", "MIT"]])
+    out = tmp_path / "set"
+    assert extraction.main([str(assets.path("demo/single_face.mp4")), "-o", str(out), "--every", "12", "--people",
+                            str(people), "--tracks", str(tmp_path), "--workers", "1"]) == 0
+    (clip,) = read_dataset(out)
+    assert clip.info.identity == "demo man" and clip.info.rights == "MIT" and 6 <= len(clip) <= 8
+    assert (tmp_path / "single_face.npz").is_file()
+    smile = clip.expression[:, model.expression_names.index("mouthSmileLeft")]
+    assert smile[clip.info.neutral] < smile.max() - 0.2
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["nowhere"], "no such file"), (["{empty}"], "no photos or videos"), (["{people}", "--every", "0"], "1 or more"),
+    (["{people}", "--tracks", "nowhere"], "no such folder"), (["{people}", "--people", "nowhere.csv"], "columns")])
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, drawn_people, arguments, words):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    given = [a.format(empty=empty, people=drawn_people) for a in arguments]
+    with pytest.raises(InputError, match=words):
+        extraction.main([*given, "-o", str(tmp_path / "set")])
+    assert not (tmp_path / "set").exists()
+
+
+def test_names_and_people(tmp_path):
+    for name in ("a_neutral.jpg", "a_smile.jpg", "b.jpg", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    jobs = {j.name: j for j in find_jobs([tmp_path], rights="mine")}
+    assert set(jobs) == {"a", "b", "clip"} and len(jobs["a"].paths) == 2 and jobs["clip"].is_video
+    table = tmp_path / "people.csv"
+    table.write_text("file,identity,rights,neutral\nb.jpg,a,,\nclip.mp4,c,public domain,17\n")
+    jobs = {j.name: j for j in find_jobs([tmp_path], read_people(table), "mine")}
+    assert len(jobs["a"].paths) == 3 and jobs["clip"].neutral == "17" and jobs["clip"].rights == "public domain"
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "clip.mov").write_bytes(b"")
+    with pytest.raises(InputError, match="named clip"):
+        find_jobs([tmp_path, tmp_path / "more"])

@@ -1,0 +1,57 @@
+"""Textures of one person under one light."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fitting.lift import Lifter
+from fitting.texture import albedo_texture, skin_weight
+from tests.synthetic import SIZE, draw, known_face
+
+
+@pytest.fixture(scope="module")
+def lifter(model):
+    return Lifter(model, 256)
+
+
+@pytest.fixture(scope="module")
+def scene(model):
+    """A drawn face with its fit, as a track of two equal frames."""
+    shared, frame = known_face(model, 0)
+    twice = lambda x: np.stack([x, x]).astype(np.float32)
+    track = SimpleNamespace(identity=shared.identity, albedo=shared.albedo, focal=shared.focal,
+                            expression=twice(frame.expression), rotation=twice(frame.axis_angle),
+                            translation=twice(frame.translation), light=twice(frame.light),
+                            principal_point=np.float32([SIZE / 2, SIZE / 2]))
+    return draw(model, shared, frame), track
+
+
+def test_a_frame_is_brought_under_the_neutral_ones_light(model, lifter, scene):
+    """The second frame's light is off by a smooth factor and a tint, as a fit's is: the textures agree all the same."""
+    image, track = scene
+    neutral = lifter.neutral(image, track)
+    track.light[1] *= np.float32([0.8, 0.85, 0.9])
+    track.light[1, 1:4] += 0.05
+    other = lifter.frame(image, track, 1, neutral)
+    seen = (np.minimum(neutral.validity, other.validity) > 0.9) & (skin_weight(model, lifter.atlas) > 0.9)
+    raw, _ = lifter._raw(image, track, 1)
+    gap = lambda t: np.abs(t - neutral.rgb)[seen].mean()
+    assert gap(other.rgb) < 0.01 and gap(other.rgb) < 0.12 * gap(raw)
+
+
+def test_what_a_frame_does_not_show_is_as_in_the_neutral_texture(lifter, scene):
+    image, track = scene
+    neutral = lifter.neutral(image, track)
+    frame = lifter.frame(image, track, 1, neutral)
+    hidden = frame.validity == 0
+    assert hidden.any()
+    np.testing.assert_array_equal(frame.rgb[hidden], neutral.rgb[hidden])
+
+
+def test_the_neutral_texture_is_the_albedo_up_to_what_looks_like_light(model, lifter, scene):
+    image, track = scene
+    neutral = lifter.neutral(image, track)
+    truth = albedo_texture(model, track.albedo, lifter.atlas)
+    seen = neutral.validity > 0.9
+    ratio = np.log(np.maximum(neutral.rgb, 0.05) / np.maximum(truth, 0.05))[seen]
+    assert np.abs(ratio - np.median(ratio)).mean() < 0.05
