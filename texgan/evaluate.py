@@ -17,6 +17,8 @@ outside the mouth, the neutral photo show, for albedo in [0, 1.3] times 255 / 1.
               (Wang et al. 2004, doi:10.1109/TIP.2003.819861)
   sharpness   sum of the squared gradients, over the truth's
 Each is the mean over pairs, with a 95 % interval from resampling the people (targets) 2000 times.
+`reenacted` (with --clips) is the same for clips that re-enact themselves: the source is the person's own frame in the
+skin of somebody of FOLDER, by the ratio of their neutral textures, and the truth is the frame as it was.
 `floor` is what the fit's own noise leaves: a photo against its mirror image, fitted anew and mirrored back.
 `follows` says whether the source's expression is in the result: see `following`.
 """
@@ -27,6 +29,7 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -237,6 +240,46 @@ def following(clips, methods):
     return {"amount": mean(amounts), "mouth": mean(mouths), "still": mean(stills)}
 
 
+def reenact(clips, strangers_clips, model, generator, frames=40, progress=True):
+    """Clips that re-enact themselves in another person's skin.
+
+    Parameters
+    ----------
+    clips : list of Clip, videos
+    strangers_clips : list of Clip, people who lend their skins, in turn
+    frames : int, of each clip, spread evenly
+
+    Returns
+    -------
+    dict clip -> method -> region -> figures
+    """
+    methods, out = Methods(model, generator), {}
+    with progress_bar(len(clips), "re-enact", "clip", progress) as bar:
+        for k, clip in enumerate(clips):
+            other = strangers_clips[k % len(strangers_clips)]
+            dressed, rows = _dressed(clip, other, methods.masks), []
+            chosen = np.unique(np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int))
+            for t in chosen[chosen != clip.info.neutral]:
+                truth, _ = _of(clip, t)
+                for name in ("static", "delta", "delta_local", "gan"):
+                    codes = encode(methods(name, dressed, t, clip, ""))
+                    rows += [(name, region, str(t), compare(codes, encode(truth).astype(float), weight))
+                             for region, weight in weights(clip, t, methods.masks).items() if weight.sum() >= 1]
+            out[clip.info.name] = {m: {r: _summary([x for x in rows if x[:2] == (m, r)]) for r in REGIONS}
+                                   for m in ("static", "delta", "delta_local", "gan")}
+            bar.update()
+    return out
+
+
+def _dressed(clip, other, masks):
+    """The clip in another person's skin, but for the inside of the mouth: a Clip."""
+    own, new = _of(clip, clip.info.neutral)[0], _of(other, other.info.neutral)[0]
+    smooth = lambda t: cv2.GaussianBlur(np.maximum(t, 0.05), (0, 0), 1.0)
+    ratio = np.clip(smooth(new) / smooth(own), 0.4, 2.5)
+    ratio += masks.mouth[..., None] * (1 - ratio)
+    return replace(clip, textures=np.stack([encode(decode(np.asarray(t)) * ratio) for t in clip.textures]))
+
+
 def noise_floor(clips, mirrored, masks):
     """What the fit's own noise leaves: figures of each texture against that of the mirrored photo, mirrored back."""
     other = {c.info.identity: c for c in mirrored}
@@ -313,6 +356,7 @@ def build_parser():
     parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors", help="default: the shipped ones")
     parser.add_argument("--dataset", type=Path, metavar="DATASET",
                         help="keep the extracted textures there, or take them from there")
+    parser.add_argument("--clips", type=Path, metavar="DATASET", help="of videos, to re-enact themselves")
     parser.add_argument("--no-floor", action="store_true", help="leave out what the fit's own noise leaves")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     commands.add_common(parser)
@@ -337,6 +381,8 @@ def main(argv=None):
                               and c.info.script == PHOTO_SCRIPT]
         clips = pick(dataset)
         table = evaluate(clips, model, generator, args.dump)
+        if args.clips is not None:
+            table["reenacted"] = reenact(read_dataset(args.clips), clips, model, generator)
         if not args.no_floor:
             extract(find_jobs(_mirrored(jobs, scratch)), Path(scratch) / "mirrored", args.model, workers=args.workers)
             table["floor"] = noise_floor(clips, pick(Path(scratch) / "mirrored"), Masks.of(model))
@@ -354,12 +400,18 @@ def print_table(table):
     if "floor" in table:
         rows["floor"] = table["floor"]
     print(f"{table['pairs']} pairs of {len(table['people'])} people; follows {table['follows']}")
+    _print_rows("", rows)
+    for clip, methods in table.get("reenacted", {}).items():
+        _print_rows(clip, methods)
+
+
+def _print_rows(title, rows):
     for region in REGIONS:
-        print(f"{region:12s}" + "".join(f"{f:>22s}" for f in FIGURES))
+        print(f"{f'{title} {region}'.strip():28s}" + "".join(f"{f:>24s}" for f in FIGURES))
         for name, values in rows.items():
             cells = [f"{values[region][f]:.3f} [{values[region][f + '_95'][0]:.3f}, {values[region][f + '_95'][1]:.3f}]"
                      for f in FIGURES]
-            print(f"{name:12s}" + "".join(f"{c:>22s}" for c in cells))
+            print(f"{name:28s}" + "".join(f"{c:>24s}" for c in cells))
 
 
 if __name__ == "__main__":

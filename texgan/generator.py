@@ -41,8 +41,8 @@ class TextureGenerator:
         if self.meta.get("format") != "1" or "architecture" not in self.meta:
             raise InputError(f"{path}: holds no weights of texgan.train")
         if self.meta["chart_hash"] != chart_hash(model):
-            raise InputError(f"{path}: was trained for the chart of another face model than {model.name}; train one for "
-                             "it with python -m texgan.train, or use --texture delta")
+            raise InputError(f"{path}: was trained for the chart of another face model than {model.name}; train one "
+                             "for it with python -m texgan.train, or use --texture delta")
         tensors = load_file(path)
         self.mean_changes = {k.split(".", 1)[1]: v.float().numpy() for k, v in tensors.items()
                              if k.startswith("mean_change.")}
