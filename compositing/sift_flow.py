@@ -213,49 +213,54 @@ def _doubled(flow, shape):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
+def _distance(a, b):
+    total = np.float32(0)
+    for k in range(len(a)):
+        total += abs(a[k] - b[k])
+    return total
+
+
+@njit(cache=True, fastmath=True, nogil=True)
 def _unary(first, second, valid, previous, centre, reach, truncation, gamma, memory, memory_reach, out):
-    height, width, count = first.shape
+    height, width = first.shape[:2]
     for i in range(height):
         for j in range(width):
-            a = first[i, j]
             for m in range(2 * reach + 1):
                 v = centre[i, j, 1] + m - reach
                 for n in range(2 * reach + 1):
                     u = centre[i, j, 0] + n - reach
                     cost = truncation
                     if 0 <= i + v < height and 0 <= j + u < width:
-                        b = second[i + v, j + u]
-                        distance = np.float32(0)
-                        for k in range(count):
-                            distance += abs(a[k] - b[k])
+                        distance = _distance(first[i, j], second[i + v, j + u])
                         cost += valid[i + v, j + u] * (min(distance, truncation) - truncation)
                     away = min(abs(u - previous[i, j, 0]) + abs(v - previous[i, j, 1]), memory_reach)
                     out[i, j, m, n] = cost + gamma * (abs(u) + abs(v)) + memory * away
 
 
-@njit(cache=True, nogil=True)
-def _message(h, shift, alpha, d, out):
+@njit(cache=True, fastmath=True, nogil=True)
+def _message(h, shift, alpha, d, work, out):
     """out[k] = min over l of h[l] + min(alpha |l - k - shift|, d), by the distance transform, in linear time.
 
     h, out : (n,) float32, costs of a pixel's n labels and of its neighbour's, whose window lies `shift` further
+    work : (n,) float32, work space
+
+    Returns
+    -------
+    float32, the least of out
     """
     n = len(h)
-    lowest, work = h[0], np.empty(n, np.float32)
-    work[0] = h[0]
+    lowest = work[0] = h[0]
     for k in range(1, n):
         lowest = min(lowest, h[k])
         work[k] = min(h[k], work[k - 1] + alpha)
     for k in range(n - 2, -1, -1):
         work[k] = min(work[k], work[k + 1] + alpha)
+    bound, least = lowest + d, INFINITE
     for k in range(n):
-        place = k + shift
-        if place < 0:
-            cost = work[0] - alpha * place
-        elif place >= n:
-            cost = work[n - 1] + alpha * (place - n + 1)
-        else:
-            cost = work[place]
-        out[k] = min(cost, lowest + d)
+        place = min(max(k + shift, 0), n - 1)
+        out[k] = min(work[place] + alpha * abs(k + shift - place), bound)
+        least = min(least, out[k])
+    return least
 
 
 # neighbours of a pixel, and which of them it is in turn: left, right, above, below
@@ -267,20 +272,21 @@ _OPPOSITE = np.array([1, 0, 3, 2])
 def _propagate(unary, centre, alpha, d, sweeps):
     """Dual-layer belief propagation, pixel after pixel there and back (BP-S) -> (H, W, 2) int32, jointly read out."""
     height, width, n = unary.shape[:3]
-    messages = np.zeros((2, height, width, 4, n), np.float32)      # layer u, v; from left, right, above, below
+    messages = np.zeros((height, width, 2, 4, n), np.float32)      # layer u, v; from left, right, above, below
+    told, own, room = np.empty((2, n), np.float32), np.empty((2, n), np.float32), np.empty((3, n), np.float32)
     for sweep in range(2 * sweeps):
         forward = sweep % 2 == 0
         for place in range(height * width):
             p = place if forward else height * width - 1 - place
-            _send(unary, centre, messages, p // width, p % width, forward, alpha, d)
+            _send(unary, centre, messages, p // width, p % width, forward, alpha, d, told, own, room)
     flow = np.empty((height, width, 2), np.int32)
     for i in range(height):
         for j in range(width):
-            to_u, to_v = _sums(messages, i, j)
+            _sum(messages[i, j], told)
             best = INFINITE
             for b in range(n):
                 for a in range(n):
-                    cost = unary[i, j, b, a] + to_u[a] + to_v[b]
+                    cost = unary[i, j, b, a] + told[0, a] + told[1, b]
                     if cost < best:
                         best = cost
                         flow[i, j, 0] = centre[i, j, 0] + a - n // 2
@@ -288,44 +294,38 @@ def _propagate(unary, centre, alpha, d, sweeps):
     return flow
 
 
-@njit(cache=True, nogil=True)
-def _sums(messages, i, j):
-    """All that the neighbours tell a pixel's two layers: (n,), (n,) float32."""
-    n = messages.shape[4]
-    to_u, to_v = np.zeros(n, np.float32), np.zeros(n, np.float32)
-    for side in range(4):
-        for k in range(n):
-            to_u[k] += messages[0, i, j, side, k]
-            to_v[k] += messages[1, i, j, side, k]
-    return to_u, to_v
+@njit(cache=True, fastmath=True, nogil=True)
+def _sum(messages, told):
+    """All that the neighbours tell a pixel's two layers: messages (2, 4, n) -> told (2, n)."""
+    for layer in range(2):
+        m = messages[layer]
+        for k in range(told.shape[1]):
+            told[layer, k] = m[0, k] + m[1, k] + m[2, k] + m[3, k]
 
 
-@njit(cache=True, nogil=True)
-def _send(unary, centre, messages, i, j, forward, alpha, d):
-    """A pixel's messages to the right and down (forward), or to the left and up."""
+@njit(cache=True, fastmath=True, nogil=True)
+def _send(unary, centre, messages, i, j, forward, alpha, d, told, own, room):
+    """A pixel's messages to the right and down (forward), or to the left and up. The last three are work space."""
     height, width, n = unary.shape[:3]
-    to_u, to_v = _sums(messages, i, j)
-    own = np.full((2, n), INFINITE, np.float32)                    # what one layer tells the other, at this pixel
+    _sum(messages[i, j], told)
+    own[:] = INFINITE                                              # what one layer tells the other, at this pixel
+    costs = unary[i, j]
     for b in range(n):
         for a in range(n):
-            own[0, a] = min(own[0, a], unary[i, j, b, a] + to_v[b])
-            own[1, b] = min(own[1, b], unary[i, j, b, a] + to_u[a])
-    h, out = np.empty(n, np.float32), np.empty(n, np.float32)
+            own[0, a] = min(own[0, a], costs[b, a] + told[1, b])
+            own[1, b] = min(own[1, b], costs[b, a] + told[0, a])
     for side in range(4):
-        step = _STEPS[side]
-        if (step[0] + step[1] > 0) != forward:
-            continue
-        y, x = i + step[0], j + step[1]
-        if not (0 <= y < height and 0 <= x < width):
+        y, x = i + _STEPS[side, 0], j + _STEPS[side, 1]
+        if (y + x > i + j) != forward or not (0 <= y < height and 0 <= x < width):
             continue
         for layer in range(2):
-            told = to_u if layer == 0 else to_v
             for k in range(n):
-                h[k] = own[layer, k] + told[k] - messages[layer, i, j, side, k]
-            _message(h, centre[y, x, layer] - centre[i, j, layer], alpha, d, out)
-            lowest = out.min()
+                room[0, k] = own[layer, k] + told[layer, k] - messages[i, j, layer, side, k]
+            shift = centre[y, x, layer] - centre[i, j, layer]
+            least = _message(room[0], shift, alpha, d, room[1], room[2])
+            sent = messages[y, x, layer, _OPPOSITE[side]]
             for k in range(n):
-                messages[layer, y, x, _OPPOSITE[side], k] = out[k] - lowest
+                sent[k] = room[2, k] - least
 
 
 @njit(cache=True, nogil=True)
@@ -455,7 +455,7 @@ def _forest_move(unary, centre, flow, alpha, d, order, parent, costs):
     costs : (H, W, n, n) float32, work space: a label's cost with all that hangs on it below
     """
     height, width, n = unary.shape[:3]
-    message = np.empty((n, n), np.float32)
+    message, room = np.empty((n, n), np.float32), np.empty((2 * n + 3, n), np.float32)
     for p in order:
         i, j = p // width, p % width
         costs[i, j] = unary[i, j]
@@ -467,7 +467,7 @@ def _forest_move(unary, centre, flow, alpha, d, order, parent, costs):
         if parent[p] == 4:
             continue
         i, j, q = p // width, p % width, _neighbour(p, parent[p], height, width)
-        _message_2d(costs[i, j], centre[q // width, q % width] - centre[i, j], alpha, d, message)
+        _message_2d(costs[i, j], centre[q // width, q % width] - centre[i, j], alpha, d, room, message)
         costs[q // width, q % width] += message
     changed = False
     for p in order[::-1]:                                          # roots first
@@ -490,15 +490,21 @@ def _add_pair(cost, centre, other, alpha, d):
 
 
 @njit(cache=True, nogil=True)
-def _message_2d(h, shift, alpha, d, out):
-    """`_message` over both components, one after the other: the pair's cost is a sum of theirs. h, out : (n, n)."""
+def _message_2d(h, shift, alpha, d, room, out):
+    """`_message` over both components, one after the other: the pair's cost is a sum of theirs.
+
+    h, out : (n, n) float32. room : (2 n + 3, n) float32, work space
+    """
     n = len(h)
-    half, column = np.empty_like(h), np.empty(n, np.float32)
+    half, turned, line = room[:n], room[n:2 * n], room[2 * n:]
     for b in range(n):
-        _message(h[b], shift[0], alpha, d, half[b])
+        _message(h[b], shift[0], alpha, d, line[0], half[b])
     for a in range(n):
-        _message(half[:, a].copy(), shift[1], alpha, d, column)
-        out[:, a] = column
+        for b in range(n):
+            line[1, b] = half[b, a]
+        _message(line[1], shift[1], alpha, d, line[0], turned[a])
+        for b in range(n):
+            out[b, a] = turned[a, b]
 
 
 @njit(cache=True, nogil=True)

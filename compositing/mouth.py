@@ -1,0 +1,265 @@
+"""The mouth redrawn (section 5.4): the source's mouth, put where the inferred texture has its own and in its colours.
+
+What a network infers inside the mouth is right in place and colour and poor in detail; the source's frame has the
+detail. For every texel of the inferred mouth SIFT flow says where the source's texture shows the same, and that is
+drawn there. The paper speaks of the flow from source to target; here it points from the inferred texel to the
+source's, so every texel gets exactly one colour.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from compositing.dense_sift import dense_sift
+from compositing.sift_flow import FlowSettings, sift_flow
+
+GRID = 256                  # texels per side of the chart on which is matched: the generator's size
+MARGIN = 8                  # texels of that grid around the mouth that take part: the lips
+REACH = 8                   # and around these: so far do descriptors look
+LUMINANCE = np.float32([0.299, 0.587, 0.114])
+INNER_LIPS = ((61, 67), (62, 66), (63, 65))       # upper and lower landmark, iBUG's numbers
+INNER_CORNERS = (60, 64)
+
+
+@dataclass(frozen=True)
+class MouthSettings:
+    """How a mouth is redrawn.
+
+    closed, open : opening (see `opening`) up to which nothing is redrawn, and from which on all is
+    seen : validity of the source's texel from which on it is drawn wholly
+    smooth : standard deviation of the blur that makes a flow of whole texels continuous, texels of 1 / GRID
+    keep : share of the frame before in the flow drawn with, and in the colour match
+    jump : difference between a flow and the one before, texels of 1 / GRID, from which on nothing is kept
+    gain : bounds of the colour match's factor
+    """
+
+    closed: float = 0.09
+    open: float = 0.16
+    seen: float = 0.5
+    smooth: float = 1.5
+    keep: float = 0.6
+    jump: float = 3.0
+    gain: tuple = (0.6, 1.6)
+
+
+DEFAULT = MouthSettings()
+
+
+def opening(vertices, landmarks):
+    """How far a mouth is open: mean gap between the inner lips over the mouth's inner width; about 0.06 when closed.
+
+    vertices : (V, 3) of the shape. landmarks : (68,) int, their vertices (MorphableModel.landmarks)
+    """
+    points = vertices[landmarks]
+    gap = np.mean([np.linalg.norm(points[a] - points[b]) for a, b in INNER_LIPS])
+    return float(gap / max(np.linalg.norm(points[INNER_CORNERS[0]] - points[INNER_CORNERS[1]]), 1e-6))
+
+
+class MouthRedrawer:
+    """Redraws the mouth of one clip's frames, in order; it remembers the last frame's flow and colours.
+
+    Parameters
+    ----------
+    mouth : (m, m) float32 in [0, 1], the inside of the mouth on the chart, at any size that GRID divides
+    settings : MouthSettings
+    flow_settings : compositing.sift_flow.FlowSettings
+
+    Raises
+    ------
+    ValueError : no mouth, or a size that GRID does not divide
+
+    >>> redrawer = MouthRedrawer(np.pad(np.ones((40, 70), np.float32), ((170, 46), (93, 93))))
+    >>> texture = np.full((512, 512, 3), 0.5, np.float32)
+    >>> redrawer.redraw(texture, texture, np.ones((512, 512)), opening=0.05) is texture
+    True
+    """
+
+    def __init__(self, mouth, settings=DEFAULT, flow_settings=None):
+        self._settings, self._flow_settings = settings, flow_settings or FlowSettings()
+        small = _at_size(np.asarray(mouth, np.float32), GRID)
+        rows, columns = np.flatnonzero((small > 0.05).any(axis=1)), np.flatnonzero((small > 0.05).any(axis=0))
+        if not len(rows):
+            raise ValueError("mouth is empty")
+        self._window = _Window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1).grown(MARGIN)
+        self._outer = self._window.grown(REACH)
+        self._mouth = np.ascontiguousarray(self._window.of(small))
+        self.reset()
+
+    def reset(self):
+        """Forgets the frames before: a cut, or frames left out."""
+        self._flow = self._drawn = self._match = self._blur = None
+
+    @property
+    def flow(self):
+        """The last frame's flow, smooth in space and time: (h, w, 2) float32 texels of 1 / GRID, or None."""
+        return self._drawn
+
+    def redraw(self, texture, source_texture, source_validity, opening):
+        """The inferred texture with its mouth redrawn.
+
+        Parameters
+        ----------
+        texture : (S, S, 3) float32, the target's inferred texture, S a multiple of GRID
+        source_texture : (s, s, 3) float32, the source's texture in this frame, s a multiple of GRID
+        source_validity : (s, s) float in [0, 1], where it was seen
+        opening : float, see `opening`
+
+        Returns
+        -------
+        (S, S, 3) float32; `texture` itself when the mouth is closed
+
+        Raises
+        ------
+        ValueError : a size that GRID does not divide
+        """
+        s = self._settings
+        fade = float(np.clip((opening - s.closed) / (s.open - s.closed), 0, 1))
+        fade *= fade * (3 - 2 * fade)
+        if fade == 0:
+            self.reset()
+            return texture
+        inferred = _at_grid(self._outer, texture)
+        source, validity = _at_grid(self._outer, source_texture), _at_grid(self._outer, source_validity)
+        self._follow(inferred, source, validity)
+        return self._draw(texture, source_texture, source_validity, inferred, fade)
+
+    def _follow(self, inferred, source, validity):
+        """Brings the flow up to this frame."""
+        s = self._settings
+        inner = self._outer.inside(self._window)
+        wanted, given = inferred @ LUMINANCE, source @ LUMINANCE
+        blur = _blur_to_match(given, wanted, inner)
+        self._blur = blur if self._blur is None else s.keep * self._blur + (1 - s.keep) * blur
+        first, second = (np.ascontiguousarray(dense_sift(grey)[inner]) for grey in (wanted, _blurred(given, self._blur)))
+        self._flow = sift_flow(first, second, np.clip(validity[inner] / s.seen, 0, 1), self._flow, self._flow_settings)
+        smooth = cv2.GaussianBlur(self._flow.astype(np.float32), (0, 0), s.smooth)
+        if self._drawn is None:
+            self._drawn = smooth
+        kept = s.keep * np.clip(1 - np.linalg.norm(smooth - self._drawn, axis=2, keepdims=True) / s.jump, 0, 1)
+        self._drawn = smooth + kept * (self._drawn - smooth)
+
+    def _draw(self, texture, source_texture, source_validity, inferred, fade):
+        s, size = self._settings, texture.shape[0]
+        place = self._window.at(size)
+        shape = (place[1].stop - place[1].start, place[0].stop - place[0].start)
+        drawn = self._drawn if size == GRID else cv2.resize(self._drawn, shape, interpolation=cv2.INTER_CUBIC)
+        mouth = self._mouth if size == GRID else cv2.resize(self._mouth, shape, interpolation=cv2.INTER_LINEAR)
+        redrawn, seen = self._warped(source_texture, source_validity, drawn, size)
+        weight = fade * mouth * np.clip(seen / s.seen, 0, 1)
+        before = texture[place]
+        factor, offset = self._colours(before, redrawn, weight, size)
+        out = texture.copy()
+        out[place] = before + weight[..., None] * (np.clip(factor * redrawn + offset, 0, 1.3) - before)
+        return out
+
+    def _warped(self, source_texture, source_validity, flow, size):
+        """The source's texels along the flow, over the window at a size: (h, w, 3), and their validity (h, w)."""
+        scale = source_texture.shape[0] / size
+        crop = self._outer.at(source_texture.shape[0])
+        window = self._window.at(size)
+        y, x = np.indices(flow.shape[:2], np.float32)
+        texels = flow * np.float32(source_texture.shape[0] / GRID)
+        x = (x + window[1].start + 0.5) * np.float32(scale) - 0.5 + texels[..., 0] - crop[1].start
+        y = (y + window[0].start + 0.5) * np.float32(scale) - 0.5 + texels[..., 1] - crop[0].start
+        warp = lambda a, how: cv2.remap(np.ascontiguousarray(a[crop], np.float32), x, y, how,
+                                        borderMode=cv2.BORDER_REPLICATE)
+        return warp(source_texture, cv2.INTER_CUBIC), warp(source_validity, cv2.INTER_LINEAR)
+
+    def _colours(self, wanted, given, weight, size):
+        """Factor and offset (3,) that give the redrawn mouth the inferred one's colours, steady over time."""
+        s = self._settings
+        sigma = 2 * size / GRID                   # the inferred mouth has no detail: the spreads of both are compared
+        coarse = [cv2.GaussianBlur(a, (0, 0), sigma) for a in (wanted, given)]
+        match = _affine(*coarse, weight, s.gain, texels=100 * (size / GRID) ** 2)
+        self._match = match if self._match is None else s.keep * self._match + (1 - s.keep) * match
+        return self._match
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Rows and columns of the chart, in texels of 1 / GRID."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def at(self, size):
+        """The slices of a texture of `size` texels per side."""
+        k = size // GRID
+        return np.s_[self.top * k:self.bottom * k, self.left * k:self.right * k]
+
+    def of(self, array):
+        """Its part of a texture (S, S, ...)."""
+        return array[self.at(array.shape[0])]
+
+    def grown(self, margin):
+        return _Window(max(self.top - margin, 0), min(self.bottom + margin, GRID),
+                       max(self.left - margin, 0), min(self.right + margin, GRID))
+
+    def inside(self, other):
+        """The slices of another window within this one."""
+        return np.s_[other.top - self.top:other.bottom - self.top, other.left - self.left:other.right - self.left]
+
+
+def _at_grid(window, texture):
+    """A window of a texture, reduced to GRID texels per side of the chart: float32."""
+    size = texture.shape[0]
+    if size % GRID or texture.shape[1] != size:
+        raise ValueError(f"a texture must have {GRID} texels per side or a multiple, not {texture.shape[:2]}")
+    return _reduced(np.ascontiguousarray(window.of(texture), np.float32), size // GRID)
+
+
+def _at_size(texture, size):
+    if texture.ndim != 2 or texture.shape[0] % size or texture.shape[0] != texture.shape[1]:
+        raise ValueError(f"mouth must be (m, m), m a multiple of {size}, not {texture.shape}")
+    return _reduced(texture, texture.shape[0] // size)
+
+
+def _reduced(array, times):
+    if times == 1:
+        return array
+    return cv2.resize(array, (array.shape[1] // times, array.shape[0] // times), interpolation=cv2.INTER_AREA)
+
+
+def _blurred(grey, sigma):
+    return grey if sigma < 0.2 else cv2.GaussianBlur(grey, (0, 0), sigma)
+
+
+def _blur_to_match(sharp, soft, window, sigmas=np.linspace(0, 3, 13)):
+    """Blur in texels after which a picture has as much fine detail as another one, relative to its contrast.
+
+    Descriptors of a sharp and a blurred tooth differ though they belong together.
+    """
+    detail = lambda a: np.mean(np.square(np.diff(a[window], axis=0))) / max(float(np.var(a[window])), 1e-8)
+    wanted = detail(soft)
+    values = [detail(_blurred(sharp, sigma)) for sigma in sigmas]
+    return float(np.interp(-wanted, -np.minimum.accumulate(values), sigmas))
+
+
+def _affine(wanted, given, weight, bounds, rounds=3, floor=0.02, texels=100):
+    """Per channel the factor and offset from mean and spread, without the texels that fit worst: (2, 3) float32.
+
+    Little evidence changes little: a spread counts as at least `floor`, and so many `texels` speak for no change.
+
+    Parameters
+    ----------
+    wanted, given : (h, w, 3)
+    weight : (h, w)
+    bounds : least and largest factor
+    """
+    robust, factor, offset = weight.astype(np.float64), np.ones(3), np.zeros(3)
+    for _ in range(rounds):
+        total = robust.sum()
+        trust = total / (total + texels)
+        mean = lambda a: (a * robust[..., None]).sum(axis=(0, 1)) / max(total, 1e-6)
+        middle, target = mean(given), mean(wanted)
+        spread = [np.sqrt(mean((a - m) ** 2) + floor ** 2) for a, m in ((wanted, target), (given, middle))]
+        factor = 1 + trust * (np.clip(spread[0] / spread[1], *bounds) - 1)
+        offset = trust * (target - factor * middle)
+        misfit = np.linalg.norm(given * factor + offset - wanted, axis=2)
+        typical = max(1.5 * (misfit * robust).sum() / max(total, 1e-6), 1e-3)
+        robust = weight / np.maximum(misfit / typical, 1) ** 2
+    return np.float32([factor, offset])
