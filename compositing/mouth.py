@@ -16,7 +16,7 @@ from compositing.dense_sift import dense_sift
 from compositing.sift_flow import FlowSettings, sift_flow
 
 GRID = 256                  # texels per side of the chart on which is matched: the generator's size
-MARGIN = 8                  # texels of that grid around the mouth that take part: the lips
+MARGIN = 6                  # texels of that grid around the mouth that take part: the lips
 REACH = 8                   # and around these: so far do descriptors look
 LUMINANCE = np.float32([0.299, 0.587, 0.114])
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))       # upper and lower landmark, iBUG's numbers
@@ -132,8 +132,9 @@ class MouthRedrawer:
         wanted, given = inferred @ LUMINANCE, source @ LUMINANCE
         blur = _blur_to_match(given, wanted, inner)
         self._blur = blur if self._blur is None else s.keep * self._blur + (1 - s.keep) * blur
-        first, second = (np.ascontiguousarray(dense_sift(grey)[inner]) for grey in (wanted, _blurred(given, self._blur)))
-        self._flow = sift_flow(first, second, np.clip(validity[inner] / s.seen, 0, 1), self._flow, self._flow_settings)
+        first, second = dense_sift(wanted)[inner], dense_sift(_blurred(given, self._blur))[inner]
+        seen = np.clip(validity[inner] / s.seen, 0, 1)
+        self._flow = sift_flow(first, second, seen, self._flow, self._flow_settings)
         smooth = cv2.GaussianBlur(self._flow.astype(np.float32), (0, 0), s.smooth)
         if self._drawn is None:
             self._drawn = smooth
@@ -228,13 +229,13 @@ def _blurred(grey, sigma):
     return grey if sigma < 0.2 else cv2.GaussianBlur(grey, (0, 0), sigma)
 
 
-def _blur_to_match(sharp, soft, window, sigmas=np.linspace(0, 3, 13)):
+def _blur_to_match(sharp, soft, window, largest=3.0):
     """Blur in texels after which a picture has as much fine detail as another one, relative to its contrast.
 
     Descriptors of a sharp and a blurred tooth differ though they belong together.
     """
     detail = lambda a: np.mean(np.square(np.diff(a[window], axis=0))) / max(float(np.var(a[window])), 1e-8)
-    wanted = detail(soft)
+    sigmas, wanted = np.linspace(0, largest, 13), detail(soft)
     values = [detail(_blurred(sharp, sigma)) for sigma in sigmas]
     return float(np.interp(-wanted, -np.minimum.accumulate(values), sigmas))
 
@@ -254,12 +255,18 @@ def _affine(wanted, given, weight, bounds, rounds=3, floor=0.02, texels=100):
     for _ in range(rounds):
         total = robust.sum()
         trust = total / (total + texels)
-        mean = lambda a: (a * robust[..., None]).sum(axis=(0, 1)) / max(total, 1e-6)
-        middle, target = mean(given), mean(wanted)
-        spread = [np.sqrt(mean((a - m) ** 2) + floor ** 2) for a, m in ((wanted, target), (given, middle))]
-        factor = 1 + trust * (np.clip(spread[0] / spread[1], *bounds) - 1)
+        (target, wide), (middle, narrow) = (_mean_and_spread(a, robust, floor) for a in (wanted, given))
+        factor = 1 + trust * (np.clip(wide / narrow, *bounds) - 1)
         offset = trust * (target - factor * middle)
         misfit = np.linalg.norm(given * factor + offset - wanted, axis=2)
         typical = max(1.5 * (misfit * robust).sum() / max(total, 1e-6), 1e-3)
         robust = weight / np.maximum(misfit / typical, 1) ** 2
     return np.float32([factor, offset])
+
+
+def _mean_and_spread(colours, weight, floor):
+    """Weighted mean and standard deviation, the latter at least `floor`, of (h, w, 3): (3,), (3,)."""
+    total = max(weight.sum(), 1e-6)
+    mean = (colours * weight[..., None]).sum(axis=(0, 1)) / total
+    variance = ((colours - mean) ** 2 * weight[..., None]).sum(axis=(0, 1)) / total
+    return mean, np.sqrt(variance + floor ** 2)

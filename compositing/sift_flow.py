@@ -62,10 +62,10 @@ class FlowSettings:
     smallest: int = 10
     reach_top: int = 4
     reach: int = 2
-    sweeps_top: int = 20
+    sweeps_top: int = 10
     sweeps: int = 8
-    work: float = 6e5
-    moves: tuple = (4, 2000)
+    work: float = 1.2e5
+    moves: tuple = (2, 2000)
     patience: int = 4
     seed: int = 0
 
