@@ -18,6 +18,7 @@ from compositing.sift_flow import FlowSettings, sift_flow
 GRID = 256                  # texels per side of the chart on which is matched: the generator's size
 MARGIN = 6                  # texels of that grid around the mouth that take part: the lips
 REACH = 8                   # and around these: so far do descriptors look
+COARSE = 2.0                # texels of that grid: blur in which the inferred mouth, without detail, is compared
 LUMINANCE = np.float32([0.299, 0.587, 0.114])
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))       # upper and lower landmark, iBUG's numbers
 INNER_CORNERS = (60, 64)
@@ -33,18 +34,23 @@ class MouthSettings:
     keep : share of the frame before in the flow drawn with, and in the colour match
     jump : difference between a flow and the one before, texels of 1 / GRID, from which on nothing is kept
     gain : bounds of the colour match's factor
+    agreement : difference in colour (norm over RGB, both blurred) up to which the redrawn mouth is believed; at twice
+        that the inferred one stays: what is redrawn shall add detail and change nothing broad
     """
 
-    closed: float = 0.09
-    open: float = 0.16
+    closed: float = 0.10
+    open: float = 0.18
     seen: float = 0.5
     smooth: float = 1.5
     keep: float = 0.6
     jump: float = 3.0
     gain: tuple = (0.6, 1.6)
+    agreement: float = 0.15
 
 
 DEFAULT = MouthSettings()
+# ten times the usual price of a displacement: both mouths lie on one chart, the same things but a few texels apart
+MOUTH_FLOW = FlowSettings(gamma=0.05 * 255)
 
 
 def opening(vertices, landmarks):
@@ -76,8 +82,8 @@ class MouthRedrawer:
     True
     """
 
-    def __init__(self, mouth, settings=DEFAULT, flow_settings=None):
-        self._settings, self._flow_settings = settings, flow_settings or FlowSettings()
+    def __init__(self, mouth, settings=DEFAULT, flow_settings=MOUTH_FLOW):
+        self._settings, self._flow_settings = settings, flow_settings
         small = _at_size(np.asarray(mouth, np.float32), GRID)
         rows, columns = np.flatnonzero((small > 0.05).any(axis=1)), np.flatnonzero((small > 0.05).any(axis=0))
         if not len(rows):
@@ -150,7 +156,10 @@ class MouthRedrawer:
         redrawn, seen = self._warped(source_texture, source_validity, drawn, size)
         weight = fade * mouth * np.clip(seen / s.seen, 0, 1)
         before = texture[place]
-        factor, offset = self._colours(before, redrawn, weight, size)
+        coarse = [cv2.GaussianBlur(a, (0, 0), COARSE * size / GRID) for a in (before, redrawn)]
+        factor, offset = self._colours(*coarse, weight, size)
+        misfit = np.linalg.norm(factor * coarse[1] + offset - coarse[0], axis=2)
+        weight = weight * np.clip(2 - misfit / s.agreement, 0, 1)
         out = texture.copy()
         out[place] = before + weight[..., None] * (np.clip(factor * redrawn + offset, 0, 1.3) - before)
         return out
@@ -171,9 +180,7 @@ class MouthRedrawer:
     def _colours(self, wanted, given, weight, size):
         """Factor and offset (3,) that give the redrawn mouth the inferred one's colours, steady over time."""
         s = self._settings
-        sigma = 2 * size / GRID                   # the inferred mouth has no detail: the spreads of both are compared
-        coarse = [cv2.GaussianBlur(a, (0, 0), sigma) for a in (wanted, given)]
-        match = _affine(*coarse, weight, s.gain, texels=100 * (size / GRID) ** 2)
+        match = _affine(wanted, given, weight, s.gain, texels=100 * (size / GRID) ** 2)
         self._match = match if self._match is None else s.keep * self._match + (1 - s.keep) * match
         return self._match
 

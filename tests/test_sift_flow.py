@@ -1,5 +1,6 @@
 """SIFT flow and the redrawn mouth: descriptors, messages and minima against slow oracles, and what users count on."""
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from compositing import sift_flow as flow_module
 from compositing.dense_sift import dense_sift
-from compositing.mouth import MouthRedrawer, MouthSettings, opening
+from compositing.mouth import MOUTH_FLOW, MouthRedrawer, MouthSettings, opening
 from compositing.sift_flow import FlowSettings, energy, labelling_energy, minimise, sift_flow, unary_costs
 
 
@@ -283,7 +284,7 @@ def test_closed_and_unseen_mouths_stay_and_opening_is_gradual():
     assert redrawer.redraw(inferred, source, ones, opening=0.05) is inferred
     np.testing.assert_allclose(redrawer.redraw(inferred, source, 0 * ones, opening=0.3), inferred, atol=1e-6)
     change = [np.abs(MouthRedrawer(mouth_mask()).redraw(inferred, source, ones, o) - inferred).mean()
-              for o in (0.091, 0.11, 0.13, 0.17)]
+              for o in (0.101, 0.12, 0.15, 0.2)]
     assert 0 < change[0] < 0.01 * change[-1]
     assert change == sorted(change)
 
@@ -292,8 +293,8 @@ def test_flow_is_steadier_with_memory():
     """The inferred mouth trembles as a network's does; the flow shall not."""
     source, ones = chart(0), np.ones((256, 256), np.float32)
     tremble = {}
-    for memory, keep in ((0.0, 0.0), (FlowSettings().memory, 0.6)):
-        redrawer = MouthRedrawer(mouth_mask(), MouthSettings(keep=keep), FlowSettings(memory=memory))
+    for memory, keep in ((0.0, 0.0), (MOUTH_FLOW.memory, MouthSettings().keep)):
+        redrawer = MouthRedrawer(mouth_mask(), MouthSettings(keep=keep), replace(MOUTH_FLOW, memory=memory))
         rng, flows = np.random.default_rng(0), []
         for _ in range(5):
             noise = cv2.GaussianBlur(rng.normal(0, 0.4, (256, 256, 3)).astype(np.float32), (0, 0), 1.5)
@@ -302,6 +303,16 @@ def test_flow_is_steadier_with_memory():
         tremble[memory] = np.abs(np.diff(flows, axis=0)).mean()
     first, second = tremble.values()
     assert first > 0.02 and second < 0.5 * first
+
+
+def test_a_mouth_that_shows_something_else_is_not_forced_on_the_inferred_one():
+    """No teeth where the network saw none, though the colours' match would allow them."""
+    source, ones = chart(0), np.ones((256, 256), np.float32)
+    inferred = 0.2 + 0.6 * (np.indices((256, 256))[1] > 128)[..., None] * np.ones(3, np.float32)
+    inferred = inferred.astype(np.float32)
+    out = MouthRedrawer(mouth_mask()).redraw(inferred, source, ones, opening=0.3)
+    coarse = cv2.GaussianBlur(out - inferred, (0, 0), 3)
+    assert np.linalg.norm(coarse, axis=2).max() < 2 * MouthSettings().agreement
 
 
 def test_reset_forgets():
