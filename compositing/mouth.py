@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from compositing.dense_sift import dense_sift
-from compositing.sift_flow import FlowSettings, sift_flow
+from compositing.sift_flow import FlowSettings, sift_flow, unary_costs
 
 GRID = 256                  # texels per side of the chart on which is matched: the generator's size
 MARGIN = 6                  # texels of that grid around the mouth that take part: the lips
@@ -31,6 +31,7 @@ class MouthSettings:
     closed, open : opening (see `opening`) up to which nothing is redrawn, and from which on all is
     seen : validity of the source's texel from which on it is drawn wholly
     smooth : standard deviation of the blur that makes a flow of whole texels continuous, texels of 1 / GRID
+    support : standard deviation in texels of the window over which a flow is placed between texels
     keep : share of the frame before in the flow drawn with, and in the colour match
     jump : difference between a flow and the one before, texels of 1 / GRID, from which on nothing is kept
     gain : bounds of the colour match's factor
@@ -42,6 +43,7 @@ class MouthSettings:
     open: float = 0.18
     seen: float = 0.5
     smooth: float = 1.5
+    support: float = 3.0
     keep: float = 0.6
     jump: float = 3.0
     gain: tuple = (0.6, 1.6)
@@ -49,8 +51,8 @@ class MouthSettings:
 
 
 DEFAULT = MouthSettings()
-# ten times the usual price of a displacement: both mouths lie on one chart, the same things but a few texels apart
-MOUTH_FLOW = FlowSettings(gamma=0.05 * 255)
+# four times the usual price of a displacement: both mouths lie on one chart, the same things but a few texels apart
+MOUTH_FLOW = FlowSettings(gamma=0.02 * 255)
 
 
 def opening(vertices, landmarks):
@@ -138,10 +140,12 @@ class MouthRedrawer:
         wanted, given = inferred @ LUMINANCE, source @ LUMINANCE
         blur = _blur_to_match(given, wanted, inner)
         self._blur = blur if self._blur is None else s.keep * self._blur + (1 - s.keep) * blur
-        first, second = dense_sift(wanted)[inner], dense_sift(_blurred(given, self._blur))[inner]
-        seen = np.clip(validity[inner] / s.seen, 0, 1)
+        given = _blurred(given, self._blur)
+        first, second = (np.ascontiguousarray(dense_sift(grey)[inner]) for grey in (wanted, given))
+        seen = np.ascontiguousarray(np.clip(validity[inner] / s.seen, 0, 1), np.float32)
         self._flow = sift_flow(first, second, seen, self._flow, self._flow_settings)
-        smooth = cv2.GaussianBlur(self._flow.astype(np.float32), (0, 0), s.smooth)
+        fine = self._flow.astype(np.float32) + _between_texels(first, second, seen, self._flow, s.support)
+        smooth = cv2.GaussianBlur(fine, (0, 0), s.smooth)
         if self._drawn is None:
             self._drawn = smooth
         kept = s.keep * np.clip(1 - np.linalg.norm(smooth - self._drawn, axis=2, keepdims=True) / s.jump, 0, 1)
@@ -230,6 +234,19 @@ def _reduced(array, times):
     if times == 1:
         return array
     return cv2.resize(array, (array.shape[1] // times, array.shape[0] // times), interpolation=cv2.INTER_AREA)
+
+
+def _between_texels(first, second, valid, flow, support):
+    """What a flow of whole texels lacks: (h, w, 2) float32 in [-0.5, 0.5].
+
+    Costs one texel to both sides, blurred over a window, and the flow's own make two lines of opposite slope, as sums
+    of absolute differences do near their least; they meet at the result.
+    """
+    costs = unary_costs(first, second, valid, None, flow, 1)
+    costs = cv2.GaussianBlur(costs.reshape(*flow.shape[:2], 9), (0, 0), support)
+    here, sides = costs[..., 4], ((costs[..., 3], costs[..., 5]), (costs[..., 1], costs[..., 7]))
+    out = [0.5 * (low - high) / np.maximum(np.maximum(low, high) - here, 1.0) for low, high in sides]
+    return np.clip(np.stack(out, axis=-1), -0.5, 0.5)
 
 
 def _blurred(grey, sigma):

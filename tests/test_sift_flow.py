@@ -297,7 +297,7 @@ def test_flow_is_steadier_with_memory():
         redrawer = MouthRedrawer(mouth_mask(), MouthSettings(keep=keep), replace(MOUTH_FLOW, memory=memory))
         rng, flows = np.random.default_rng(0), []
         for _ in range(5):
-            noise = cv2.GaussianBlur(rng.normal(0, 0.4, (256, 256, 3)).astype(np.float32), (0, 0), 1.5)
+            noise = cv2.GaussianBlur(rng.normal(0, 0.15, (256, 256, 3)).astype(np.float32), (0, 0), 1.5)
             redrawer.redraw(cv2.GaussianBlur(soft_copy(source, (1, 1)), (0, 0), 2) + noise, source, ones, 0.3)
             flows.append(redrawer.flow.copy())
         tremble[memory] = np.abs(np.diff(flows, axis=0)).mean()
