@@ -131,7 +131,7 @@ class MouthRedrawer:
         inferred = _at_grid(self._outer, texture)
         source, validity = _at_grid(self._outer, source_texture), _at_grid(self._outer, source_validity)
         self._follow(inferred, source, validity)
-        return self._draw(texture, source_texture, source_validity, inferred, fade)
+        return self._draw(texture, source_texture, inferred, source, validity, fade)
 
     def _follow(self, inferred, source, validity):
         """Brings the flow up to this frame."""
@@ -151,42 +151,41 @@ class MouthRedrawer:
         kept = s.keep * np.clip(1 - np.linalg.norm(smooth - self._drawn, axis=2, keepdims=True) / s.jump, 0, 1)
         self._drawn = smooth + kept * (self._drawn - smooth)
 
-    def _draw(self, texture, source_texture, source_validity, inferred, fade):
+    def _draw(self, texture, source_texture, inferred, source, validity, fade):
+        """Texture with the mouth drawn along the flow. inferred, source, validity : their windows on the grid."""
         s, size = self._settings, texture.shape[0]
-        place = self._window.at(size)
-        shape = (place[1].stop - place[1].start, place[0].stop - place[0].start)
-        drawn = self._drawn if size == GRID else cv2.resize(self._drawn, shape, interpolation=cv2.INTER_CUBIC)
-        mouth = self._mouth if size == GRID else cv2.resize(self._mouth, shape, interpolation=cv2.INTER_LINEAR)
-        redrawn, seen = self._warped(source_texture, source_validity, drawn, size)
-        weight = fade * mouth * np.clip(seen / s.seen, 0, 1)
+        inner, place = self._outer.inside(self._window), self._window.at(size)
+        # colours and weights on the grid
+        seen = np.clip(self._along(validity, GRID, GRID, cv2.INTER_LINEAR) / s.seen, 0, 1)
+        weight = fade * self._mouth * seen
+        coarse = [cv2.GaussianBlur(np.ascontiguousarray(a), (0, 0), COARSE)
+                  for a in (inferred[inner], self._along(source, GRID, GRID, cv2.INTER_LINEAR))]
+        match = _affine(*coarse, weight, s.gain)
+        self._match = match if self._match is None else s.keep * self._match + (1 - s.keep) * match
+        factor, offset = self._match
+        weight = weight * _agreement(factor * coarse[1] + offset, coarse[0], s.agreement)
+        # texels at the texture's own size
         before = texture[place]
-        coarse = [cv2.GaussianBlur(a, (0, 0), COARSE * size / GRID) for a in (before, redrawn)]
-        factor, offset = self._colours(*coarse, weight, size)
-        misfit = np.linalg.norm(factor * coarse[1] + offset - coarse[0], axis=2)
-        weight = weight * np.clip(2 - misfit / s.agreement, 0, 1)
+        weight = np.clip(_enlarged(weight.astype(np.float32), before.shape[:2]), 0, 1)[..., None]
+        crop = self._outer.of(source_texture)
+        redrawn = factor * self._along(crop, source_texture.shape[0], size, cv2.INTER_CUBIC) + offset
         out = texture.copy()
-        out[place] = before + weight[..., None] * (np.clip(factor * redrawn + offset, 0, 1.3) - before)
+        out[place] = before + weight * (np.clip(redrawn, 0, 1.3) - before)
         return out
 
-    def _warped(self, source_texture, source_validity, flow, size):
-        """The source's texels along the flow, over the window at a size: (h, w, 3), and their validity (h, w)."""
-        scale = source_texture.shape[0] / size
-        crop = self._outer.at(source_texture.shape[0])
-        window = self._window.at(size)
-        y, x = np.indices(flow.shape[:2], np.float32)
-        texels = flow * np.float32(source_texture.shape[0] / GRID)
-        x = (x + window[1].start + 0.5) * np.float32(scale) - 0.5 + texels[..., 0] - crop[1].start
-        y = (y + window[0].start + 0.5) * np.float32(scale) - 0.5 + texels[..., 1] - crop[0].start
-        warp = lambda a, how: cv2.remap(np.ascontiguousarray(a[crop], np.float32), x, y, how,
-                                        borderMode=cv2.BORDER_REPLICATE)
-        return warp(source_texture, cv2.INTER_CUBIC), warp(source_validity, cv2.INTER_LINEAR)
+    def _along(self, picture, scale, size, how):
+        """The source along the flow, over the window at `size` texels per side of the chart: (h, w, ...) float32.
 
-    def _colours(self, wanted, given, weight, size):
-        """Factor and offset (3,) that give the redrawn mouth the inferred one's colours, steady over time."""
-        s = self._settings
-        match = _affine(wanted, given, weight, s.gain, texels=100 * (size / GRID) ** 2)
-        self._match = match if self._match is None else s.keep * self._match + (1 - s.keep) * match
-        return self._match
+        picture : its outer window, at `scale` texels per side
+        """
+        window, outer = self._window, self._outer
+        times, ratio = size // GRID, np.float32(scale / size)
+        flow = _enlarged(self._drawn, ((window.bottom - window.top) * times, (window.right - window.left) * times))
+        flow = flow * np.float32(scale / GRID)
+        y, x = np.indices(flow.shape[:2], np.float32) + np.float32(0.5)
+        x = (x + (window.left - outer.left) * times) * ratio - np.float32(0.5) + flow[..., 0]
+        y = (y + (window.top - outer.top) * times) * ratio - np.float32(0.5) + flow[..., 1]
+        return cv2.remap(np.ascontiguousarray(picture, np.float32), x, y, how, borderMode=cv2.BORDER_REPLICATE)
 
 
 @dataclass(frozen=True)
@@ -234,6 +233,15 @@ def _reduced(array, times):
     if times == 1:
         return array
     return cv2.resize(array, (array.shape[1] // times, array.shape[0] // times), interpolation=cv2.INTER_AREA)
+
+
+def _enlarged(array, shape):
+    return array if array.shape[:2] == shape else cv2.resize(array, shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _agreement(given, wanted, limit):
+    """1 where colours (h, w, 3) differ by at most `limit`, 0 from twice that on, between them linear: (h, w)."""
+    return np.clip(2 - np.linalg.norm(given - wanted, axis=2) / limit, 0, 1)
 
 
 def _between_texels(first, second, valid, flow, support):
