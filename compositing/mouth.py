@@ -52,7 +52,7 @@ class MouthSettings:
 
 DEFAULT = MouthSettings()
 # four times the usual price of a displacement: both mouths lie on one chart, the same things but a few texels apart
-MOUTH_FLOW = FlowSettings(gamma=0.02 * 255)
+MOUTH_FLOW = FlowSettings(gamma=0.02 * 255, sweeps=6)
 
 
 def opening(vertices, landmarks):
