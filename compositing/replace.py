@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 import assets
 from compositing import seam
 from compositing.graph_cut import COSTS, SeamLabeller
+from compositing.mouth import MouthRedrawer, opening
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import (
     Rendering,
@@ -48,7 +49,7 @@ from fitting.texture import region_texture
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import VideoFrame, VideoReader, probe
-from texgan.transfer import METHODS, SourceTexture, static, transfer_method
+from texgan.transfer import METHODS, GanTransfer, SourceTexture, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
@@ -83,11 +84,14 @@ class Compositor:
         self._model, self._track, self._target = model, track, target
         self._method, self._source_neutral = method, source_neutral
         self._lifter = Lifter(model, source_neutral.rgb.shape[0]) if source_neutral else None
+        self._redrawer = None
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
         self._skin = ~self._inner & (model.regions["face"][model.coarse_index] > 0.9)
         self._masks = ([region_texture(model, n, self._lifter.atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
                        if source_neutral else None)
+        if isinstance(method, GanTransfer):       # the other methods have the source's own mouth, or none
+            self._redrawer = MouthRedrawer(self._masks[0])
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
         self._waiting, self._gain, self._broken = deque(), None, True
@@ -106,6 +110,8 @@ class Compositor:
             yield from self._finish(self._labeller.flush())
             yield frame, None, None
             self._broken = True
+            if self._redrawer:
+                self._redrawer.reset()
             return
         with self._timer("seam"):
             labels = self._label(frame, rendering)
@@ -127,6 +133,11 @@ class Compositor:
                 source = SourceTexture(lifted.rgb, lifted.validity, neutral.rgb, neutral.validity, *self._masks)
             with self._timer("target texture"):
                 texture = self._method(self._target.texture, source)
+        if self._redrawer:
+            with self._timer("mouth"):
+                marks = model.landmarks
+                opened = opening(model.shape(track.identity, track.expression[t], rows=marks), marks)
+                texture = self._redrawer.redraw(texture, lifted.rgb, lifted.validity, opened)
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
