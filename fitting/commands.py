@@ -54,6 +54,14 @@ def check_writable(path, option="-o"):
         raise InputError(f"{folder}: can't be written; choose another place with {option}")
 
 
+def check_folder(path, option="-o"):
+    """Raises InputError, before any work, when a folder is not there, and can't be made, or can't be written to."""
+    path = Path(path)
+    check_writable(path / "anything" if path.is_dir() else path, option)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; give a folder with {option}")
+
+
 def _one_line(error):
     """The words of an error, or of a message, on one line."""
     return " ".join(str(error).split())

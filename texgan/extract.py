@@ -389,12 +389,10 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.every < 1 or args.workers < 1:
         raise InputError("--every and --workers: give 1 or more")
-    if args.out.is_file():
-        raise InputError(f"{args.out}: is a file; give a folder with -o")
     if args.tracks is not None and not args.tracks.is_dir():
         raise InputError(f"{args.tracks}: no such folder; make it or leave --tracks out")
     jobs = find_jobs(args.inputs, read_people(args.people) if args.people else None, args.rights)
-    commands.check_writable(args.out)
+    commands.check_folder(args.out)
     wrong = extract(jobs, args.out, args.model, args.every, args.tracks, args.workers)
     for name, error in wrong.items():
         print(f"left out {name}: {error}")

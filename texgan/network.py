@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 SLOPE = 0.2                  # of the leaky rectifiers
 DEEPEST = 8                  # widest layer, times the first one's channels
-CHANGE = 1.0                 # largest change of albedo that the generator can predict
+CHANGE = 2.0                 # largest change that the generator can predict: from black to the brightest
 
 
 class Down(nn.Module):
@@ -72,7 +72,7 @@ class Generator(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, source, neutral):
-        """The change of the target's neutral texture: two (N, 3, s, s) in [-1, 1] -> (N, 3, s, s) in [-1, 1]."""
+        """The change of the target's neutral texture: two (N, 3, s, s) in [-1, 1] -> (N, 3, s, s) in [-2, 2]."""
         given = torch.cat([source, neutral], dim=1)
         x, skips = given, []
         for down in self.down:
@@ -87,7 +87,7 @@ class Generator(nn.Module):
             x = up(x, skip)
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = F.leaky_relu(self.head(torch.cat([x, given.to(x.dtype)], dim=1)), SLOPE)
-        return CHANGE * torch.tanh(self.last(x).float() + self.everywhere)
+        return CHANGE * torch.tanh((self.last(x).float() + self.everywhere) / CHANGE)
 
 
 class PatchDiscriminator(nn.Module):

@@ -122,7 +122,7 @@ def main(argv=None):
         raise InputError("--actors and --workers: give 1 or more")
     skins = skins_of(args.skins)
     load_stage(args.ict, load_model("commons"))                      # says what is wrong before any work is done
-    commands.check_writable(args.out)
+    commands.check_folder(args.out)
     todo = [k for k in range(args.actors) if not (args.out / "clips" / f"actor{k:04d}").is_dir()]
     # one thread per worker: set before the workers, which are fresh processes, load their libraries
     os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))

@@ -92,6 +92,7 @@ class Variation:
     """How examples are varied; zeros leave them as they are.
 
     skins : bool, section 7.2's new skins
+    lent : float, share of examples whose target wears, wholly or in part, another person's skin, neutral and changed
     tone : float, standard deviation of the logarithm of the gain; a third of it for each channel by itself
     source_tone : float, the same for the source alone
     shift : float, texels by which the source is off, standard deviation
@@ -100,6 +101,7 @@ class Variation:
     """
 
     skins: bool = True
+    lent: float = 0.5
     tone: float = 0.10
     source_tone: float = 0.15
     shift: float = 0.5
@@ -107,7 +109,7 @@ class Variation:
     mirror: bool = True
 
 
-NONE = Variation(False, 0, 0, 0, 0, False)
+NONE = Variation(False, 0, 0, 0, 0, 0, False)
 
 
 @dataclass(frozen=True)
@@ -186,12 +188,16 @@ class Examples:
         if dress is not None:
             other = self._clips[dress]
             texture = texture + (1 - masks.mouth)[..., None] * (decode(other.textures[other.info.neutral]) - neutral)
+        skin = (1 - masks.mouth)[..., None]
+        if rng.random() < v.lent:
+            lender = self._clips[rng.integers(len(self._clips))]
+            offset = skin * rng.uniform() * (decode(lender.textures[lender.info.neutral]) - neutral)
+            neutral, truth = neutral + offset, truth + offset
         if self._skins is not None:
-            if skin := int(rng.integers(SKINS + 1)):        # 0 is the person's own
-                offset = self._skins.offset(np.random.default_rng([self._seed, target, skin]))
-                offset *= (1 - masks.mouth)[..., None]
+            if number := int(rng.integers(SKINS + 1)):        # 0 is the person's own
+                offset = skin * self._skins.offset(np.random.default_rng([self._seed, target, number]))
                 neutral, truth = neutral + offset, truth + offset
-            texture = texture + (1 - masks.mouth)[..., None] * self._skins.offset(rng)
+            texture = texture + skin * self._skins.offset(rng)
         gain = _gain(rng, v.tone)
         neutral, truth, texture = neutral * gain, truth * gain, texture * _gain(rng, v.source_tone)
         texture, seen_source = _moved(rng, texture, seen_source, v.shift, v.blur)

@@ -2,10 +2,11 @@
 
     python -m texgan.train DATASET... -o RUN
 
-The generator's loss is masked L1 + MU * adversarial loss: the paper's mu = 0.001 is read as the weight of the
-adversarial term against an L1 of weight one. RUN gets checkpoint.safetensors every few minutes (run the command
-again and it goes on, bit for bit as if it had not been stopped), curve.csv, TensorBoard events with pictures, and in
-the end generator.safetensors, the moving average of the weights in half precision. Several GPUs or machines:
+The generator's loss is masked L1 + MU * adversarial loss + GRAIN * grain loss: the paper's mu = 0.001 is read as the
+weight of the adversarial term against an L1 of weight one; the last term is ours and keeps the skin from blurring.
+RUN gets checkpoint.safetensors every few minutes (run the command again and it goes on, bit for bit as if it had not
+been stopped), curve.csv, TensorBoard events with pictures, and in the end generator.safetensors, the moving average of
+the weights in half precision. Several GPUs or machines:
 
     torchrun --nproc-per-node 4 -m texgan.train DATASET... -o RUN
 """
@@ -39,6 +40,7 @@ from texgan.sampling import FEATURE_WEIGHT, NONE, Examples, Masks
 from texgan.split import TEST, split
 
 MU = 0.001                            # of the adversarial loss, section 5.2
+GRAIN, GRAIN_WINDOW = 0.5, 16         # weight of grain_loss, and its window in texels
 RATES = (2e-4, 2e-5)                  # of generator and discriminator, section 7.3
 BETAS = (0.5, 0.999)                  # of Adam, as in pix2pix
 FLAT = 0.5                            # share of the steps before the rates fall linearly to nothing
@@ -58,6 +60,7 @@ class TrainSettings:
     seed: int = 0
     mix: tuple = ()                   # ((script, share), ...), empty: by number of clips
     adversarial: float = MU
+    grain: float = GRAIN
     feature_weight: float = FEATURE_WEIGHT
     augment: bool = True
     change: bool = True               # predict a change of the neutral texture, or the texture itself
@@ -74,6 +77,22 @@ def to_network(textures):
 def masked_l1(predicted, truth, weight):
     """Mean absolute difference in [-1, 1] units over weighted texels; weight (N, 1, s, s)."""
     return ((predicted - truth).abs().mean(dim=1, keepdim=True) * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def grain_loss(predicted, truth, weight):
+    """Difference in mean local gradient, over windows of GRAIN_WINDOW texels.
+
+    Two textures of one skin are never aligned to the texel, so that L1 alone pays for blurring it; how much fine
+    structure there is in a neighbourhood does not depend on where exactly it lies.
+    """
+    known = (weight > 0).float()
+    pool = lambda x: F.avg_pool2d(x, GRAIN_WINDOW, GRAIN_WINDOW // 4)
+    size = lambda x: torch.sqrt(((x[..., 1:, :-1] - x[..., :-1, :-1]) ** 2 + (x[..., :-1, 1:] - x[..., :-1, :-1]) ** 2)
+                                .mean(dim=1, keepdim=True) + 1e-6)
+    inside = known[..., 1:, 1:] * known[..., :-1, :-1]
+    share = pool(inside)
+    gap = (pool(size(predicted) * inside) - pool(size(truth) * inside)).abs()
+    return gap.sum() / share.sum().clamp_min(1e-6)
 
 
 def adversarial_loss(scores, real):
@@ -191,6 +210,9 @@ class Trainer:
         with self._cast():
             made = self.predict(self._generator, source, neutral)
             losses["l1"] = loss = masked_l1(made, truth, weight)
+            if s.grain:
+                losses["grain"] = grain_loss(made, truth, weight)
+                loss = loss + s.grain * losses["grain"]
             shown = neutral + known * (made - neutral)
             if s.adversarial:
                 self._discriminator.requires_grad_(False)
@@ -463,10 +485,11 @@ def build_parser():
     parser.add_argument("--batch", type=int, default=TrainSettings.batch, help="examples per process (the paper: 64)")
     parser.add_argument("--channels", type=int, default=TrainSettings.channels, help="of the first layer")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mix", type=parse_mix, default=(), metavar="SCRIPT=SHARE,...",
+    parser.add_argument("--mix", metavar="SCRIPT=SHARE,...",
                         help="shares of the examples by script ('photos', 'rendered', '' for clips of their own)")
     parser.add_argument("--no-masks", action="store_true", help="weigh mouth and eyes as the rest")
     parser.add_argument("--no-adversarial", action="store_true", help="L1 alone")
+    parser.add_argument("--no-grain", action="store_true", help="leave out the loss on the amount of fine structure")
     parser.add_argument("--no-augmentation", action="store_true", help="neither new skins nor tones")
     parser.add_argument("--no-change", action="store_true", help="predict textures, not changes of the neutral one")
     parser.add_argument("--checkpoint-minutes", type=float, default=CHECKPOINT_MINUTES, metavar="M",
@@ -481,9 +504,13 @@ def main(argv=None):
     for name in ("steps", "batch", "channels"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: give 1 or more")
-    settings = TrainSettings(args.steps, args.batch, args.channels, args.seed, args.mix,
-                             0.0 if args.no_adversarial else MU, 1.0 if args.no_masks else FEATURE_WEIGHT,
-                             not args.no_augmentation, not args.no_change, not args.full_precision)
+    commands.check_folder(args.out)
+    mix = parse_mix(args.mix) if args.mix else ()
+    settings = TrainSettings(
+        steps=args.steps, batch=args.batch, channels=args.channels, seed=args.seed, mix=mix,
+        adversarial=0.0 if args.no_adversarial else MU, grain=0.0 if args.no_grain else GRAIN,
+        feature_weight=1.0 if args.no_masks else FEATURE_WEIGHT, augment=not args.no_augmentation,
+        change=not args.no_change, half=not args.full_precision)
     path = train(args.datasets, args.out, settings, args.device, args.model,
                  checkpoint_minutes=args.checkpoint_minutes)
     print(f"wrote {path}")
