@@ -25,6 +25,7 @@ import assets
 from compositing.replace import replace_face
 from compositing.report import VERSION, StageTimer, hardware, hardware_line, peak_memory_mb, write_report
 from compositing.video_writer import SUFFIXES
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -191,7 +192,7 @@ def main(argv=None):
     parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the numbers there, too")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    backend = commands.check_device(args.device)
+    backend = backend_for(args.device)
     if args.frames is not None and args.frames < 1:
         raise InputError(f"--frames {args.frames}: give 1 or more")
     if args.out is not None:

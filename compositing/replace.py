@@ -36,6 +36,7 @@ from compositing.retarget import (
 )
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -343,7 +344,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
-    backend = commands.check_device(args.device)
+    backend = backend_for(args.device)
     source, target, out = args.source, args.target, args.out
     if args.demo:
         if source or target:

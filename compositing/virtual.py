@@ -15,6 +15,7 @@ import numpy as np
 from compositing.report import write_whole
 from compositing.retarget import TEXTURE_SIZE, TargetFace, render
 from facemodel.atlas import build_atlas
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
@@ -76,7 +77,7 @@ def main(argv=None):
     parser.add_argument("-o", "--out", type=Path, metavar="OUT.png", help="default: nobody_SEED.png")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    commands.check_device(args.device)
+    backend_for(args.device)
     check_seed(args.seed, "SEED")
     out = args.out or Path(f"nobody_{args.seed}.png")
     commands.check_writable(out)

@@ -10,7 +10,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from facemodel.device import backend_for
 from facemodel.errors import InputError
 
 MODEL_HELP = ("'commons' (embedded, default) or the path of a Basel Face Model (2009, 2017, 2019) or of ICT-FaceKit; "
@@ -35,11 +34,6 @@ def add_verbose(parser):
 
 def _refuse(parser, message):
     parser.exit(2, f"error: {_one_line(message)}; see {parser.prog} --help\n")
-
-
-def check_device(device):
-    """The facemodel.device.Backend of a --device; raises InputError for one that can't be had."""
-    return backend_for(device)
 
 
 def check_writable(path, option="-o"):

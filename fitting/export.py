@@ -21,14 +21,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
-from tqdm import tqdm
 
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import FLIP, load_model
 from fitting import commands
 from fitting.images import read_image, to_uint8
+from fitting.progress import progress_bar
 from fitting.solver import outline_vertices
 from fitting.texture import albedo_texture, extract, fill, pose
 from fitting.trackfile import load_track
@@ -87,11 +88,12 @@ def read_frame(path, frame):
     if media_kind(path) != "video":
         return read_image(path)
     count = 0
-    with VideoReader(path) as reader:
-        for picture in tqdm(reader, total=frame + 1, desc="reading", unit="frame", leave=False, disable=frame < 50):
+    with VideoReader(path) as reader, progress_bar(frame + 1, "reading", show=frame >= 50) as bar:
+        for picture in reader:
             if picture.index == frame:
                 return picture.rgb
             count = picture.index + 1
+            bar.update()
     raise InputError(f"{path}: has {count} frames, the fit is of frame {frame}; give the video that was tracked")
 
 
@@ -305,7 +307,7 @@ def main(argv=None):
     parser.add_argument("--size", type=int, default=1024, metavar="TEXELS", help="side of the texture; default 1024")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    commands.check_device(args.device)
+    backend_for(args.device)
     out = args.out
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: can't write {out.suffix or 'a file without suffix'}; give a name that ends in "

@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facemodel.camera import default_focal, project, to_camera
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
@@ -23,8 +24,7 @@ from fitting import commands
 from fitting.detection import FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
-from fitting.photometric import photometric
-from fitting.solver import DEFAULT, NUMBA, Settings, draw_samples, engine_for, slide_jaw, solve
+from fitting.solver import DEFAULT, NUMBA, Settings, draw_samples, engine_for, slide_jaw, solve, view_residuals
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
@@ -92,7 +92,8 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
         held = replace(settings, identity_weight=settings.identity_weight * doubt)
         s = solve(model, shared, frames, views, active, steps, held, light_mean, focal_mean, engine=engine)
         shared, frames = s.shared, s.frames
-        doubt = float(np.clip((misfit(model, views, s) / USUAL_MISFIT) ** 2, LEAST_DOUBT, 1))
+        if level + 1 < len(LEVELS):
+            doubt = float(np.clip((misfit(model, views, s) / USUAL_MISFIT) ** 2, LEAST_DOUBT, 1))
     return shared, frames
 
 
@@ -101,10 +102,8 @@ def misfit(model, views, solution):
     albedo, squares = model.albedo(solution.shared.albedo), []
     for view, frame, samples in zip(views, solution.frames, solution.samples):
         if samples is not None:
-            focal, centre = view.camera(solution.shared.focal)
             vertices = model.shape(solution.shared.identity, frame.expression)
-            r, _ = photometric(model, vertices, albedo, view.image, samples, replace(solution.shared, focal=focal),
-                               frame, centre)
+            r, _ = view_residuals(model, vertices, albedo, view, samples, solution.shared, frame)
             squares.append(np.average((r ** 2).mean(axis=1), weights=samples.weight))
     return float(np.sqrt(np.mean(squares))) if squares else np.nan
 
@@ -119,9 +118,7 @@ def errors(model, view, landmarks, shared, frame):
     samples = draw_samples(model, vertices, shared, frame, view, DEFAULT.samples)
     if samples is None:
         return np.nan, float(landmark_error)
-    focal, centre = view.camera(shared.focal)
-    residual, _ = photometric(model, vertices, model.albedo(shared.albedo), view.image, samples,
-                              replace(shared, focal=focal), frame, centre)
+    residual, _ = view_residuals(model, vertices, model.albedo(shared.albedo), view, samples, shared, frame)
     weight = samples.weight / samples.weight.sum()
     return float(np.sqrt((weight * (residual ** 2).mean(axis=1)).sum())), float(landmark_error)
 
@@ -180,7 +177,7 @@ def main(argv=None):
     parser.add_argument("--face", default="largest", metavar="N", help="'largest' or a number, counted from the left")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    backend = commands.check_device(args.device)
+    backend = backend_for(args.device)
     out = args.out or args.image.with_suffix(".npz")
     image = read_image(args.image)
     commands.check_writable(out)

@@ -197,6 +197,18 @@ def draw_samples(model, vertices, shared, frame, view, limit, vertex_weight=None
     return Samples(model.sampled_index[triangle[shown]], bary[shown], weight[shown])
 
 
+def in_crop(view, shared):
+    """Shared with the focal length in pixels of a view's crop, and the principal point (2,) there."""
+    focal, centre = view.camera(shared.focal)
+    return replace(shared, focal=focal), centre
+
+
+def view_residuals(model, vertices, albedo, view, samples, shared, frame, layout=None):
+    """Colour residuals (N, 3) of a view's samples and, if asked for, their Jacobian (see fitting.photometric)."""
+    shared, centre = in_crop(view, shared)
+    return photometric(model, vertices, albedo, view.image, samples, shared, frame, centre, layout)
+
+
 def outline_vertices(model, vertices, rotation, translation, focal, principal_point):
     """Vertices of the jaw landmarks: on each contour path, the one that reaches furthest outwards in the picture.
 
@@ -305,28 +317,22 @@ class _Problem:
             self._albedo = self.model.albedo(shared.albedo)
         return self._albedo
 
-    def _in_crop(self, i, shared):
-        """Shared with the focal length in pixels of view i's crop, and the principal point there."""
-        focal, centre = self.views[i].camera(shared.focal)
-        return replace(shared, focal=focal), centre
-
     def _colour_energy(self, vertices, albedo, i, shared, frame):
-        shared, centre = self._in_crop(i, shared)
         if self.engine.term:
+            shared, centre = in_crop(self.views[i], shared)
             return self.engine.term.energy(vertices, albedo, self._prepared[i], shared, frame, centre)
-        residual, _ = photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i], shared, frame,
-                                  centre)
+        residual, _ = view_residuals(self.model, vertices, albedo, self.views[i], self.samples[i], shared, frame)
         return energy.colour_energy(residual, self.samples[i].weight)
 
     def _colour_equations(self, vertices, albedo, i, shared, frame):
         """Hessian (n, n) and gradient (n,) of the colour term, float64."""
-        shared, centre = self._in_crop(i, shared)
         if self.engine.term:
+            shared, centre = in_crop(self.views[i], shared)
             e = self.engine.term.normal_equations(vertices, albedo, self._prepared[i], shared, frame, centre,
                                                   self.layout, self.settings.w_colour)
             return e.hessian, e.gradient
-        r, j = photometric(self.model, vertices, albedo, self.views[i].image, self.samples[i], shared, frame, centre,
-                           self.layout)
+        r, j = view_residuals(self.model, vertices, albedo, self.views[i], self.samples[i], shared, frame,
+                              self.layout)
         weight = self.samples[i].weight
         w = self.settings.w_colour * weight * energy.robust_weights(r) / weight.sum()
         root = np.repeat(np.sqrt(w), 3).astype(j.dtype)

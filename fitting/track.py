@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facemodel.camera import project, to_camera
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -24,10 +25,9 @@ from fitting.fit import fit_frames, initial_pose, taken
 from fitting.follow import choose_key_frames, follow
 from fitting.parameters import Frame, Shared
 from fitting.personal import personal_albedo
-from fitting.photometric import photometric
 from fitting.progress import progress_bar
 from fitting.smoothing import RunSmoother, marginal, smooth_light
-from fitting.solver import NUMBA, Appearance, Settings, draw_samples, engine_for, solve
+from fitting.solver import NUMBA, Appearance, Settings, draw_samples, engine_for, solve, view_residuals
 from fitting.steadiness import steadiness
 from fitting.trackfile import Track, file_hash, save_track
 from fitting.trust import Trust
@@ -107,20 +107,18 @@ def fit_person(model, images, landmarks, engine=NUMBA):
                      engine=engine)
     offset = personal_albedo(model, views, shared, solution.frames)
     albedo = model.albedo(shared.albedo) + offset
-    residuals = [residuals_in(model, albedo, v, shared, f)[1] for v, f in zip(views, solution.frames)]
+    residuals = [residuals_in(model, model.shape(shared.identity, f.expression), albedo, v, shared, f)[1]
+                 for v, f in zip(views, solution.frames)]
     sizes = np.concatenate([np.sqrt((r ** 2).mean(axis=1)) for r in residuals])
     return Person(shared, offset, float(np.median(sizes)), np.mean([f.light for f in solution.frames], axis=0))
 
 
-def residuals_in(model, albedo, view, shared, frame):
+def residuals_in(model, vertices, albedo, view, shared, frame):
     """Samples of all the visible face in a view and their colour residuals (N, 3); None and none without a face."""
-    vertices = model.shape(shared.identity, frame.expression)
     samples = draw_samples(model, vertices, shared, frame, view, FRAME_SETTINGS.samples)
     if samples is None:
         return None, np.zeros((0, 3), np.float32)
-    focal, centre = view.camera(shared.focal)
-    residual, _ = photometric(model, vertices, albedo, view.image, samples, replace(shared, focal=focal), frame, centre)
-    return samples, residual
+    return samples, view_residuals(model, vertices, albedo, view, samples, shared, frame)[0]
 
 
 @dataclass(frozen=True)
@@ -179,10 +177,10 @@ class FrameTracker:
 
     def _judged(self, frame, hessian, view, landmarks, marks, weight):
         model, shared = self._model, self._person.shared
-        vertices = model.shape(shared.identity, frame.expression, marks)
+        vertices = model.shape(shared.identity, frame.expression)
         xy = project(to_camera(vertices[marks], frame.rotation, frame.translation), shared.focal, view.principal_point)
         landmark_error = float(np.linalg.norm(xy - landmarks, axis=1).mean() / eye_distance(landmarks))
-        samples, residual = residuals_in(model, self._albedo, view, shared, frame)
+        samples, residual = residuals_in(model, vertices, self._albedo, view, shared, frame)
         if samples is None:
             self._last = None
             return Fitted(frame, hessian, np.nan, landmark_error, 0.0)
@@ -318,7 +316,7 @@ def main(argv=None):
     parser.add_argument("--no-smoothing", action="store_true", help="leave the frames as they were tracked")
     commands.add_common(parser)
     args = parser.parse_args(argv)
-    backend = commands.check_device(args.device)
+    backend = backend_for(args.device)
     if args.key_frames < 1:
         raise InputError(f"--key-frames {args.key_frames}: give 1 or more")
     out = args.out or args.video.with_suffix(".npz")

@@ -161,10 +161,11 @@ def test_a_picture_without_the_face_has_no_residuals(model):
     shared, frame = known_face(model, 1)
     landmarks = true_landmarks(model, shared, frame)
     view = make_view(model, np.zeros((SIZE, SIZE, 3), np.uint8), landmarks, CLIP_LEVELS[0])
-    samples, residual = residuals_in(model, model.albedo(shared.albedo), view, shared,
+    vertices = model.shape(shared.identity, frame.expression)
+    samples, residual = residuals_in(model, vertices, model.albedo(shared.albedo), view, shared,
                                      replace(frame, translation=frame.translation + [1e4, 0, 0]))
     assert samples is None and residual.shape == (0, 3)
-    samples, residual = residuals_in(model, model.albedo(shared.albedo), view, shared, frame)
+    samples, residual = residuals_in(model, vertices, model.albedo(shared.albedo), view, shared, frame)
     assert len(samples.triangle) == len(residual) > 1000 and (residual < 0).mean() > 0.99    # the picture is black
 
 

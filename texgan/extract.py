@@ -217,7 +217,8 @@ class Extractor:
         frame = Frame(track.expression[t].astype(float), _matrix(track.rotation[t]),
                       track.translation[t].astype(float), track.light[t].astype(float))
         view = make_view(self._model, image, track.landmarks[t].astype(float), CLIP_LEVELS[-1])
-        samples, residual = residuals_in(self._model, albedo, view, shared, frame)
+        vertices = self._model.shape(shared.identity, frame.expression)
+        samples, residual = residuals_in(self._model, vertices, albedo, view, shared, frame)
         if samples is not None:
             for _ in range(times):
                 trust = trust.after(self._model, samples, residual)

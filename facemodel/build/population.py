@@ -94,7 +94,7 @@ def place_landmarks(guide, surface, goals):
     ----------
     guide : MorphableModel
     surface : (V, 3) float, its mean face in the other model's space, file orientation, symmetric in x
-    goals : (68, 3) float, where the other model's mean face has them
+    goals : (68, 3) float, in that space
 
     Returns
     -------
@@ -105,7 +105,7 @@ def place_landmarks(guide, surface, goals):
     metric = np.array([1, 1, DEPTH_WEIGHT])
     landmarks = guide.landmarks.copy()
     for left, right in BROWS_NOSE_LIPS.items():
-        goal = (goals[left] + goals[right] * [-1, 1, 1]) / 2 + [*DETECTOR[left], 0]
+        goal = (goals[left] + goals[right] * [-1, 1, 1]) / 2
         middle = np.abs(surface[allowed, 0]) < 0.3
         among = allowed[middle] if left == right else allowed
         landmarks[left] = among[np.linalg.norm((surface[among] - goal) * metric, axis=1).argmin()]
@@ -136,7 +136,11 @@ def learn(guide, model, mirror, weight, draws, seed, log=print):
     mean, basis = statistics(shapes, own, mirror, weight, guide.identity_count)
     typical = shapes.mean(axis=0)
     typical = (typical + typical[mirror] * [-1, 1, 1]) / 2
-    placed = place_landmarks(guide, guide.refine @ typical.astype(np.float32), (model.mean * FLIP)[model.landmarks])
+    goals = (model.mean * FLIP)[model.landmarks].astype(np.float64)
+    for left, right in BROWS_NOSE_LIPS.items():
+        x, y = DETECTOR[left]
+        goals[left], goals[right] = goals[left] + [x, y, 0], goals[right] + ([-x, y, 0] if left != right else [x, y, 0])
+    placed = place_landmarks(guide, guide.refine @ typical.astype(np.float32), goals)
     return mean, basis, first.rotation, placed
 
 

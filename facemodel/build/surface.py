@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from facemodel.readers.mesh import closed_loops
+
 NECK_HEIGHT = 590.0      # mm in the base mesh: quads whose centre is lower are left out
 MOUTH_ROWS, EYE_ROWS = 6, 6
 MOUTH_RECESS = 9.0       # mm that the middle of the mouth's membrane lies behind the lips
@@ -37,16 +39,7 @@ def boundary_loops(quads):
     """Closed loops of border vertices, in the direction in which the quads run along them."""
     directed = {(a, b) for q in quads for a, b in zip(q, np.roll(q, -1))}
     follower = {a: b for a, b in directed if (b, a) not in directed}
-    loops = []
-    while follower:
-        start, at = next(iter(follower.items()))
-        del follower[start]
-        loop = [start]
-        while at != start:
-            loop.append(at)
-            at = follower.pop(at)
-        loops.append(np.array(loop))
-    return loops
+    return closed_loops(follower)
 
 
 def _corners(loop, positions):

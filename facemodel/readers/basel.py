@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from facemodel.errors import InputError
-from facemodel.readers.files import digest
+from facemodel.readers.files import BASEL_LICENCE, digest
 from facemodel.readers.landmark_tables import BASEL_NAMES, BFM_2017_NOMOUTH, BFM_2017_NOMOUTH_VERTICES
 from facemodel.readers.raw import (
     ALBEDO_COUNT,
@@ -28,7 +28,6 @@ from facemodel.readers.raw import (
     basis_from_columns,
 )
 
-WHERE = "the licence for the Basel Face Model is asked for at https://faces.dmi.unibas.ch"
 FURTHEST_MARK = 10.0         # mm that a named point may lie off its nearest vertex
 
 
@@ -101,7 +100,7 @@ def landmarks_from(points, vertices, path):
         out |= dict(zip(known, (int(v) for v in vertex)))
     if not out:
         raise InputError(f"{path}: has no /metadata/landmarks/json and is not the mesh of model2017-1_bfm_nomouth.h5; "
-                         f"use a file as released; {WHERE}")
+                         f"use a file as released; {BASEL_LICENCE}")
     return out
 
 
@@ -126,7 +125,7 @@ def read(place, landmarks=None):
             points = _named_points(file)
     except (OSError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"{place}: not a Basel Face Model of 2017 or 2019 with shape, color and expression "
-                         f"({error}); {WHERE}") from error
+                         f"({error}); {BASEL_LICENCE}") from error
     if colour_mean.max() > 2:                       # 0..255
         colour_mean, colour = colour_mean / 255, colour / 255
     return RawModel(

@@ -20,7 +20,7 @@ import scipy.io
 from scipy.spatial import cKDTree
 
 from facemodel.errors import InputError
-from facemodel.readers.files import digest, need
+from facemodel.readers.files import BASEL_LICENCE, digest, need
 from facemodel.readers.landmark_tables import BFM_2009
 from facemodel.readers.raw import (
     ALBEDO_COUNT,
@@ -33,7 +33,6 @@ from facemodel.readers.raw import (
 
 MODEL, MODES, SIGMAS, VERTEX_MAP = "01_MorphableModel.mat", "Exp_Pca.bin", "std_exp.txt", "BFM_exp_idx.mat"
 MM = 1e-3
-WHERE_MODEL = "the licence for the Basel Face Model is asked for at https://faces.dmi.unibas.ch"
 WHERE_EXPRESSION = ("put it beside 01_MorphableModel.mat: it is in CoarseData of https://github.com/Juyong/3DFace, "
                     "under FaceWarehouse's licence from http://kunzhou.net/zjugaps/facewarehouse/")
 WHERE_MAP = "put it beside 01_MorphableModel.mat: it is in https://github.com/microsoft/Deep3DFaceReconstruction, BFM/"
@@ -49,7 +48,7 @@ def find(path):
 
 def files(place):
     """The files that are read; raises InputError, naming it and where to get it, when one is missing."""
-    return [need(place / MODEL, WHERE_MODEL), need(place / MODES, WHERE_EXPRESSION),
+    return [need(place / MODEL, BASEL_LICENCE), need(place / MODES, WHERE_EXPRESSION),
             need(place / SIGMAS, WHERE_EXPRESSION), need(place / VERTEX_MAP, WHERE_MAP)]
 
 
@@ -112,7 +111,7 @@ def read(place, landmarks=BFM_2009):
     """
     model, modes, sigmas, vertex_map = files(place)
     keys = ["shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl"]
-    mean, shape, shape_sigma, colour_mean, colour, colour_sigma, triangles = _load_mat(model, keys, WHERE_MODEL)
+    mean, shape, shape_sigma, colour_mean, colour, colour_sigma, triangles = _load_mat(model, keys, BASEL_LICENCE)
     if mean.size % 3 or shape.shape[0] != mean.size or colour.shape[0] != mean.size:
         raise InputError(f"{model}: shapeMU, shapePC and texPC have {mean.size}, {shape.shape[0]} and "
                          f"{colour.shape[0]} rows, expected the same multiple of 3")

@@ -5,6 +5,8 @@ import hashlib
 
 from facemodel.errors import InputError
 
+BASEL_LICENCE = "the licence for the Basel Face Model is asked for at https://faces.dmi.unibas.ch"
+
 
 def need(path, where):
     """The path, or an InputError that says where to get the file."""

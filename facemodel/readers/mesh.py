@@ -25,6 +25,20 @@ def border_edges(triangles):
     return e[~np.isin(forward, backward)]
 
 
+def closed_loops(follower):
+    """Loops of vertices, each an int array: follower maps every vertex to the next one; it is used up."""
+    loops = []
+    while follower:
+        start, at = next(iter(follower.items()))
+        del follower[start]
+        loop = [start]
+        while at != start:
+            loop.append(at)
+            at = follower.pop(at)
+        loops.append(np.array(loop))
+    return loops
+
+
 def border_loops(triangles):
     """Closed loops of border vertices in the direction of the triangles along them, the one with most vertices first.
 
@@ -37,16 +51,7 @@ def border_loops(triangles):
         if a in follower:
             raise ValueError(f"two borders meet in vertex {a}")
         follower[a] = b
-    loops = []
-    while follower:
-        start, at = next(iter(follower.items()))
-        del follower[start]
-        loop = [start]
-        while at != start:
-            loop.append(at)
-            at = follower.pop(at)
-        loops.append(np.array(loop))
-    return sorted(loops, key=len, reverse=True)
+    return sorted(closed_loops(follower), key=len, reverse=True)
 
 
 def vertex_normals(vertices, triangles):
