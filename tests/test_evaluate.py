@@ -8,8 +8,9 @@ import pytest
 from facemodel.errors import InputError
 from tests.texture_sets import made_up_clip, made_up_set
 from texgan import evaluate as table
+from texgan.checkpoint import TrainSettings
 from texgan.sampling import Masks
-from texgan.train import TrainSettings, train
+from texgan.train import train
 
 
 def test_figures_of_a_constant_difference():

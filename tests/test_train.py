@@ -11,10 +11,12 @@ import torch
 
 from facemodel.errors import InputError
 from tests.texture_sets import made_up_set
+from texgan import losses
 from texgan import train as training
+from texgan.checkpoint import State, TrainSettings, read_metadata
 from texgan.generator import TextureGenerator
 from texgan.sampling import Examples, Masks
-from texgan.train import State, Trainer, TrainSettings, read_metadata, train
+from texgan.train import Trainer, train
 
 TINY = TrainSettings(steps=4, batch=1, channels=4, half=False)
 CPU = torch.device("cpu")
@@ -44,7 +46,7 @@ def with_one_thread(function, *arguments, **options):
 def test_masked_l1_is_a_weighted_mean():
     a, b = torch.zeros(1, 3, 2, 2), torch.tensor([[1.0, 2], [3, 4]]).expand(1, 3, 2, 2)
     weight = torch.tensor([[[[0.0, 1], [1, 2]]]])
-    assert float(training.masked_l1(a, b, weight)) == pytest.approx((2 + 3 + 2 * 4) / 4)
+    assert float(losses.masked_l1(a, b, weight)) == pytest.approx((2 + 3 + 2 * 4) / 4)
 
 
 def test_grain_forgives_where_structure_lies_but_not_that_it_is_blurred():
@@ -52,18 +54,18 @@ def test_grain_forgives_where_structure_lies_but_not_that_it_is_blurred():
     truth = torch.from_numpy(rng.normal(0, 0.2, (1, 3, 64, 64)).astype(np.float32))
     weight = torch.ones(1, 1, 64, 64)
     moved, blurred = torch.roll(truth, 3, dims=3), torch.nn.functional.avg_pool2d(truth, 3, 1, 1)
-    l1 = training.masked_l1
+    l1 = losses.masked_l1
     assert l1(blurred, truth, weight) < l1(moved, truth, weight)
-    assert training.grain_loss(moved, truth, weight) < 0.2 * training.grain_loss(blurred, truth, weight)
-    assert training.grain_loss(truth, truth, weight) == 0
-    assert training.grain_loss(blurred, truth, 0 * weight) == 0
+    assert losses.grain_loss(moved, truth, weight) < 0.2 * losses.grain_loss(blurred, truth, weight)
+    assert losses.grain_loss(truth, truth, weight) == 0
+    assert losses.grain_loss(blurred, truth, 0 * weight) == 0
 
 
 def test_adversarial_loss_is_eq_7():
     scores = torch.tensor([0.3, -2.0])
     d = torch.sigmoid(scores)
-    torch.testing.assert_close(training.adversarial_loss(scores, True), -torch.log(d).mean())
-    torch.testing.assert_close(training.adversarial_loss(scores, False), -torch.log(1 - d).mean())
+    torch.testing.assert_close(losses.adversarial_loss(scores, True), -torch.log(d).mean())
+    torch.testing.assert_close(losses.adversarial_loss(scores, False), -torch.log(1 - d).mean())
 
 
 def test_the_rate_falls_to_nothing_and_the_average_slows_down():
@@ -73,7 +75,7 @@ def test_the_rate_falls_to_nothing_and_the_average_slows_down():
 
 
 def test_a_step_changes_every_network_and_lowers_the_loss(dataset, model):
-    settings = TrainSettings(steps=60, batch=1, channels=4, half=False)
+    settings = TrainSettings(steps=1000, batch=1, channels=4, half=False)
     state = State(settings, CPU)
     before = {k: v.clone() for k, v in state.tensors().items()}
     trainer = Trainer(state, settings, CPU)
@@ -82,8 +84,8 @@ def test_a_step_changes_every_network_and_lowers_the_loss(dataset, model):
     examples = Examples(clips, masks)
     changing = next(e for e in map(examples, range(100)) if np.abs(e.truth - e.neutral).max() > 0.1)
     batch = training.make_batch([changing], CPU)
-    losses = [trainer.step(batch)["l1"] for _ in range(30)]
-    assert losses[-1] < losses[10] < losses[0]
+    course = [trainer.step(batch)["l1"] for _ in range(60)]
+    assert course[-1] < 0.96 * course[0], course[::10]
     changed = {k for k, v in state.tensors().items() if k in before and not torch.equal(v, before[k])}
     assert {"generator.last.weight", "average.last.weight"} < changed
     assert any(k.startswith("discriminator.") for k in changed)

@@ -12,9 +12,9 @@ import assets
 from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
+from texgan.checkpoint import read_metadata
 from texgan.network import Generator
 from texgan.sampling import Masks, network_input
-from texgan.train import read_metadata
 
 SHIPPED = "texgan/generator.safetensors"
 

@@ -19,14 +19,12 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
@@ -34,70 +32,19 @@ from facemodel.morphable import load_model
 from fitting import commands
 from fitting.lift import BRIGHTEST
 from fitting.progress import progress_bar
-from texgan.dataset import decode, read_dataset
-from texgan.network import Generator, PatchDiscriminator
+from texgan.checkpoint import GRAIN, MU, RATES, State, TrainSettings, read_metadata, write_tensors
+from texgan.dataset import read_dataset
+from texgan.losses import adversarial_loss, grain_loss, masked_l1, to_network
+from texgan.runlog import RunLog
 from texgan.sampling import FEATURE_WEIGHT, NONE, Examples, Masks
-from texgan.split import TEST, split
+from texgan.split import split
+from texgan.weights import write_generator
 
-MU = 0.001                            # of the adversarial loss, section 5.2
-GRAIN, GRAIN_WINDOW = 0.5, 16         # weight of grain_loss, and its window in texels
-RATES = (2e-4, 2e-5)                  # of generator and discriminator, section 7.3
-BETAS = (0.5, 0.999)                  # of Adam, as in pix2pix
 FLAT = 0.5                            # share of the steps before the rates fall linearly to nothing
 EMA_LAST = 0.999
 CHECKPOINT_MINUTES = 5.0
 VALIDATE_EVERY, PICTURES_EVERY = 250, 500
 VALIDATION_EXAMPLES = 24
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What a run depends on; a checkpoint can be continued only with the same."""
-
-    steps: int = 6000
-    batch: int = 8
-    channels: int = 32
-    seed: int = 0
-    mix: tuple = ()                   # ((script, share), ...), empty: by number of clips
-    adversarial: float = MU
-    grain: float = GRAIN
-    feature_weight: float = FEATURE_WEIGHT
-    augment: bool = True
-    change: bool = True               # predict a change of the neutral texture, or the texture itself
-    half: bool = True                 # bfloat16 where it is faster
-
-
-# ---------------------------------------------------------------- losses
-
-def to_network(textures):
-    """(N, 3, s, s) or (..., 3) albedo in [0, BRIGHTEST] -> the same in [-1, 1]."""
-    return textures * (2 / BRIGHTEST) - 1
-
-
-def masked_l1(predicted, truth, weight):
-    """Mean absolute difference in [-1, 1] units over weighted texels; weight (N, 1, s, s)."""
-    return ((predicted - truth).abs().mean(dim=1, keepdim=True) * weight).sum() / weight.sum().clamp_min(1e-6)
-
-
-def grain_loss(predicted, truth, weight):
-    """Difference in mean local gradient, over windows of GRAIN_WINDOW texels.
-
-    Two textures of one skin are never aligned to the texel, so that L1 alone pays for blurring it; how much fine
-    structure there is in a neighbourhood does not depend on where exactly it lies.
-    """
-    known = (weight > 0).float()
-    pool = lambda x: F.avg_pool2d(x, GRAIN_WINDOW, GRAIN_WINDOW // 4)
-    size = lambda x: torch.sqrt(((x[..., 1:, :-1] - x[..., :-1, :-1]) ** 2 + (x[..., :-1, 1:] - x[..., :-1, :-1]) ** 2)
-                                .mean(dim=1, keepdim=True) + 1e-6)
-    inside = known[..., 1:, 1:] * known[..., :-1, :-1]
-    share = pool(inside)
-    gap = (pool(size(predicted) * inside) - pool(size(truth) * inside)).abs()
-    return gap.sum() / share.sum().clamp_min(1e-6)
-
-
-def adversarial_loss(scores, real):
-    """Cross entropy of eq. 7 for patches that should look real, or not."""
-    return F.binary_cross_entropy_with_logits(scores.float(), torch.full_like(scores, float(real), dtype=torch.float))
 
 
 def learning_rate(step, steps):
@@ -108,62 +55,6 @@ def learning_rate(step, steps):
 def ema_decay(step):
     """Decay of the moving average, with timm's warm-up: 1 - (1 + step)^(-2/3), at most EMA_LAST."""
     return min(EMA_LAST, 1 - (1 + step) ** (-2 / 3))
-
-
-# ---------------------------------------------------------------- the run's state
-
-class State:
-    """Networks, optimisers, moving average and step: all that a checkpoint holds."""
-
-    def __init__(self, settings, device):
-        torch.manual_seed(settings.seed)
-        layout = torch.channels_last
-        self.generator = Generator(settings.channels).to(device, memory_format=layout)
-        self.discriminator = PatchDiscriminator(settings.channels).to(device, memory_format=layout)
-        self.average = Generator(settings.channels).to(device, memory_format=layout)
-        self.average.load_state_dict(self.generator.state_dict())
-        self.optimisers = tuple(torch.optim.Adam(n.parameters(), r, BETAS) for n, r in
-                                zip((self.generator, self.discriminator), RATES))
-        self.step = 0
-
-    def tensors(self):
-        """All tensors by name."""
-        out = {}
-        for name in ("generator", "discriminator", "average"):
-            out.update({f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()})
-        for i, optimiser in enumerate(self.optimisers):
-            for k, values in optimiser.state_dict()["state"].items():
-                out.update({f"optimiser{i}.{k}.{n}": v for n, v in values.items()})
-        return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in out.items()}
-
-    def load(self, tensors, step):
-        for name in ("generator", "discriminator", "average"):
-            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            getattr(self, name).load_state_dict(own)
-        for i, optimiser in enumerate(self.optimisers):
-            state, groups = {}, optimiser.state_dict()["param_groups"]
-            for k, v in tensors.items():
-                if k.startswith(f"optimiser{i}."):
-                    _, number, name = k.split(".")
-                    state.setdefault(int(number), {})[name] = v
-            optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.step = step
-
-
-def write_tensors(path, tensors, metadata):
-    """Writes a safetensors file beside its place, then renames."""
-    beside = path.with_name(f".{path.name}.part")
-    save_file(tensors, beside, metadata)
-    os.replace(beside, path)
-
-
-def read_metadata(path):
-    """The metadata of a safetensors file, a dict of str; raises InputError when it is none."""
-    try:
-        with safe_open(path, "pt") as f:
-            return f.metadata() or {}
-    except Exception as error:                      # the library raises its own kind, without a common base
-        raise InputError(f"{path}: can't be read ({error})") from error
 
 
 # ---------------------------------------------------------------- one step
@@ -182,6 +73,11 @@ class Trainer:
     def __init__(self, state, settings, device, wrap=lambda network: network):
         self._state, self._settings, self._device = state, settings, device
         self._generator, self._discriminator = wrap(state.generator), wrap(state.discriminator)
+
+    @property
+    def average(self):
+        """The generator whose weights are the moving average."""
+        return self._state.average
 
     def _cast(self):
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.half)
@@ -331,7 +227,7 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
     wrap = _distribute(device) if distributed else (lambda network: network)
     trainer = Trainer(state, settings, device, wrap)
     held = _validation_batches(validation, masks, device, settings) if validation else []
-    log = _Log(run, state.step) if rank == 0 else None
+    log = RunLog(run, state.step) if rank == 0 else None
     saved, feed = time.monotonic(), batches(examples, state.step, settings.batch, device, rank, world)
     try:
         with progress_bar(settings.steps - state.step, "train", "step", progress and rank == 0) as bar:
@@ -363,44 +259,6 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
     return run / "generator.safetensors"
 
 
-def write_generator(path, network, settings, clips, model, step):
-    """Writes weights that can ship: half precision, with all that is needed to use them and to know what they saw.
-
-    The mean change of the training people between their neutral and each other expression, on the chart, goes along:
-    it is what texgan.evaluate compares with.
-    """
-    tensors = {k: v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}
-    means = mean_changes(clips)
-    tensors.update({f"mean_change.{k}": torch.from_numpy(v).half() for k, v in means.items()})
-    photos = sorted(h for c in clips for h in c.info.sha256)
-    write_tensors(path, tensors, {
-        "format": "1", "architecture": json.dumps(network.settings), "change": str(int(settings.change)),
-        "steps": str(step), "settings": json.dumps(asdict(settings)), "chart_hash": chart_hash(model),
-        "people": json.dumps(sorted({c.info.identity for c in clips})), "rights":
-        json.dumps(sorted({c.info.rights for c in clips})), "sha256": json.dumps(photos), "test": json.dumps(TEST)})
-
-
-def mean_changes(clips):
-    """Average change of people's textures from neutral to each expression that photos show.
-
-    Returns
-    -------
-    dict expression -> (256, 256, 3) float32, zero where nobody was seen
-    """
-    total, count = {}, {}
-    for clip in clips:
-        if clip.info.script != "photos":
-            continue
-        neutral = decode(clip.textures[clip.info.neutral])
-        for t, name in enumerate(clip.info.frames):
-            if t == clip.info.neutral:
-                continue
-            w = (clip.validity[t] / np.float32(255))[..., None]
-            total[name] = total.get(name, 0) + w * (decode(clip.textures[t]) - neutral)
-            count[name] = count.get(name, 0) + w
-    return {k: (v / np.maximum(count[k], 0.5)).astype(np.float32) for k, v in total.items()}
-
-
 def _device(name):
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device found; use --device cpu")
@@ -420,48 +278,6 @@ def _distribute(device):
 def _validation_batches(clips, masks, device, settings):
     examples = Examples(clips, masks, None, NONE, 12345, settings.feature_weight)
     return [make_batch([examples(i + j) for j in range(8)], device) for i in range(0, VALIDATION_EXAMPLES, 8)]
-
-
-class _Log:
-    """curve.csv and TensorBoard events; what a run wrote after its last checkpoint is dropped when it is resumed."""
-
-    def __init__(self, run, step):
-        from torch.utils.tensorboard import SummaryWriter
-        self._path = run / "curve.csv"
-        kept = [x for x in self._path.read_text().splitlines()[1:] if int(x.split(",")[0]) <= step] \
-            if self._path.exists() else []
-        self._file = open(self._path, "w", encoding="utf-8")
-        self._file.write("\n".join(["step,loss,value", *kept]) + "\n")
-        self._board = SummaryWriter(run, purge_step=step + 1)
-        self._sums, self._count = {}, 0
-
-    def losses(self, step, losses):
-        for k, v in losses.items():
-            self._sums[k] = self._sums.get(k, 0.0) + v
-        self._count += 1
-        if step % 50 == 0:
-            for k, v in self._sums.items():
-                self._write(step, f"train/{k}", v / self._count)
-            self._sums, self._count = {}, 0
-            self._file.flush()
-
-    def validation(self, step, values):
-        for k, v in values.items():
-            self._write(step, f"validation/{k}", v)
-
-    def pictures(self, step, trainer, batch):
-        with torch.no_grad():
-            made = trainer.predict(trainer._state.average, batch["source"], batch["neutral"])
-        rows = torch.cat([batch["source"], batch["neutral"], made, batch["truth"]], dim=3)
-        self._board.add_images("source | neutral | made | truth", (rows.float() + 1).clamp(0, 2) / 2, step)
-
-    def _write(self, step, name, value):
-        self._file.write(f"{step},{name},{value:.6g}\n")
-        self._board.add_scalar(name, value, step)
-
-    def close(self):
-        self._file.close()
-        self._board.close()
 
 
 def parse_mix(text):
