@@ -30,11 +30,13 @@ class Masks:
     """Regions of the chart at 256 x 256, (256, 256) float32 in [0, 1].
 
     mouth : the inside of the mouth
+    eyes : the eyeballs' fronts
     features : what section 5.3 weighs ten times: mouth, lips, eyes, lids
     chart : texels that belong to the surface
     """
 
     mouth: np.ndarray
+    eyes: np.ndarray
     features: np.ndarray
     chart: np.ndarray
 
@@ -43,7 +45,8 @@ class Masks:
         atlas = build_atlas(model, size)
         region = lambda name: region_texture(model, name, atlas)
         features = np.max([region(n) for n in ("mouth_interior", "lips", "eyes", "eyelids")], axis=0)
-        return cls(np.clip(region("mouth_interior"), 0, 1), np.clip(features, 0, 1), atlas.mask.astype(np.float32))
+        clip = lambda x: np.clip(x, 0, 1)
+        return cls(clip(region("mouth_interior")), clip(region("eyes")), clip(features), atlas.mask.astype(np.float32))
 
 
 def network_input(rgb, validity, masks):

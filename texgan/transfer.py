@@ -14,6 +14,7 @@ from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
 
 DETAIL = 0.04       # standard deviation, as a share of the chart, of the blur that tells light from folds
+EYE_MOVED = 0.06    # mean change of albedo in an eye from which on its fine structure is another one
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ def _instead(changed, target, source):
 class GanTransfer:
     """The change that the generator infers at 256 x 256, applied to the target's whole neutral texture.
 
-    The photo's pores and hairs stay, since only the change is enlarged. Where the photo did not show the inside of the
-    mouth there is nothing to change, and the generator's own values are taken.
+    The photo's pores and hairs stay, since only the change is enlarged. Two places are not like that. Where the photo
+    did not show the inside of the mouth there is nothing to change, and the generator's own values are taken. In the
+    eyes what is fine belongs to an iris and a glint that move away: there it goes as far as the eye has changed.
 
     Parameters
     ----------
@@ -117,20 +119,59 @@ class GanTransfer:
 
     def __call__(self, target, source):
         """The target's texture: fitting.lift.Texture (S, S, 3) and SourceTexture -> (S, S, 3) float32."""
-        if self._target is None or self._target[0] is not target:
-            self._target = (target, *self._prepared(target))
-        _, small, seen, base = self._target
-        size = self._generator.size
-        change = self._generator.change(shrunk(source.texture, size), shrunk(source.validity, size), small, seen)
-        large = cv2.resize(change, (target.rgb.shape[0],) * 2, interpolation=cv2.INTER_CUBIC)
-        return np.clip(base + large, 0, BRIGHTEST)
+        if self._target is None or self._target.texture is not target:
+            self._target = _Prepared.of(target, self._generator)
+        size, ready = self._generator.size, self._target
+        change = self._generator.change(shrunk(source.texture, size), shrunk(source.validity, size), ready.small,
+                                        ready.seen)
+        out = ready.base + _enlarged(change, target.rgb.shape[0])
+        moved = cv2.GaussianBlur(np.abs(change).mean(axis=2), (0, 0), 1.0)
+        scale = target.rgb.shape[0] // size
+        for window, detail in ready.eyes:
+            gone = 1 - np.exp(-(moved[window] / EYE_MOVED) ** 2)
+            out[_times(window, scale)] -= cv2.resize(gone, detail.shape[1::-1])[..., None] * detail
+        return np.clip(out, 0, BRIGHTEST, out=out)
 
-    def _prepared(self, target):
-        """The target at the generator's size, where it was seen there, and what the change is added to."""
-        size, whole = self._generator.size, target.rgb.shape[0]
-        mouth = np.clip(cv2.resize(self._generator.masks.mouth, (whole, whole), interpolation=cv2.INTER_CUBIC), 0, 1)
-        base = target.rgb * (1 - mouth * (1 - np.clip(2 * target.validity, 0, 1)))[..., None]
-        return shrunk(target.rgb, size), shrunk(target.validity, size), base
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a neutral texture gives once for all frames.
+
+    small, seen : (s, s, 3), (s, s), the texture at the generator's size
+    base : (S, S, 3), what changes are added to
+    eyes : list of (window at the generator's size, (h, w, 3) fine structure of the eye there at full size)
+    """
+
+    texture: object
+    small: np.ndarray
+    seen: np.ndarray
+    base: np.ndarray
+    eyes: list
+
+    @classmethod
+    def of(cls, texture, generator):
+        size, whole, masks = generator.size, texture.rgb.shape[0], generator.masks
+        mouth = np.clip(_enlarged(masks.mouth, whole), 0, 1)
+        base = texture.rgb * (1 - mouth * (1 - np.clip(2 * texture.validity, 0, 1)))[..., None]
+        small, eyes = shrunk(texture.rgb, size), []
+        detail = texture.rgb - _enlarged(small, whole)
+        count, labels = cv2.connectedComponents((masks.eyes > 0).astype(np.uint8))
+        for k in range(1, count):
+            rows, columns = (np.flatnonzero((labels == k).any(axis=axis)) for axis in (1, 0))
+            window = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+            weight = _enlarged(np.ascontiguousarray(masks.eyes * (labels == k)), whole)
+            large = _times(window, whole // size)
+            eyes.append((window, weight[large][..., None] * detail[large]))
+        return cls(texture, small, shrunk(texture.validity, size), base, eyes)
+
+
+def _times(window, scale):
+    """A window (two slices) of a texture in one that is so many times as large."""
+    return tuple(slice(s.start * scale, s.stop * scale) for s in window)
+
+
+def _enlarged(array, size):
+    return array if array.shape[0] == size else cv2.resize(array, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def shrunk(array, size):
