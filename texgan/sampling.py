@@ -104,7 +104,7 @@ class Variation:
     """
 
     skins: bool = True
-    lent: float = 0.5
+    lent: float = 0.75
     tone: float = 0.10
     source_tone: float = 0.15
     shift: float = 0.5
