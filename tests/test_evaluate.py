@@ -31,7 +31,7 @@ def test_ssim_is_that_of_a_plain_loop():
     """Wang et al. 2004, eq. 13, by a loop over windows with explicit Gaussian weights."""
     rng = np.random.default_rng(1)
     a = rng.uniform(0, 255, (24, 24, 1)).astype(np.float32).repeat(3, axis=2)
-    b = np.clip(a + rng.normal(0, 30, a.shape), 0, 255).astype(np.float32)
+    b = np.clip(a + rng.normal(0, 30, (24, 24, 1)), 0, 255).astype(np.float32)
     x = np.arange(11) - 5
     kernel = np.exp(-(x[:, None] ** 2 + x[None] ** 2) / (2 * 1.5 ** 2))
     kernel /= kernel.sum()
