@@ -57,6 +57,8 @@ def check_signing(pair, out):
 def sign(path, certificate, key, inputs=None, settings=None):
     """Embeds a signed C2PA manifest in a video; pictures and sound keep their bytes.
 
+    Takes up to about 0.5 GB, which the library hashes at a time, for videos of any length.
+
     Written beside, then renamed: `path` holds the unsigned or the signed video, never half of one. Two signatures of
     the same video differ, as they must.
 
@@ -84,7 +86,8 @@ def sign(path, certificate, key, inputs=None, settings=None):
             _build(library, credential, manifest, _ingredients(inputs), kind, source, out, path)
         os.replace(beside, path)
     except OSError as error:
-        raise InputError(f"{path}: could not be signed ({error.strerror}); check the free space there") from error
+        raise InputError(f"{path}: could not be signed ({error.strerror}); it is there without a signature; check the "
+                         "free space") from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -149,9 +152,9 @@ def _is_file(name):
 
 
 def _public(values):
-    """A copy in which paths have lost their folders, which are nobody's business."""
+    """A copy in which paths have lost their folders, which are nobody's business; a label is no path."""
     shorten = lambda v: re.split(r"[/\\]", str(v))[-1] if isinstance(v, (str, Path)) else v
-    return {str(k): shorten(v) for k, v in values.items()}
+    return {str(k): v if k == "label" else shorten(v) for k, v in values.items()}
 
 
 def _build(library, credential, manifest, ingredients, kind, source, out, name):

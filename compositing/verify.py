@@ -181,9 +181,15 @@ def in_words(found, trust=None):
         lines.append(f"  signature: {_who_signed(credentials, trust)}")
     hashes = credentials["inputs"] if credentials and credentials["inputs"] else {
         k.removeprefix("synthetic_"): v for k, v in metadata.items()}
-    lines += [f"  made from the {role} {hashes.get(role, '')}".rstrip() + f", SHA-256 {hashes[role + '_sha256']}"
+    lines += [f"  made from the {role}: {_input(hashes.get(role), str(hashes[f'{role}_sha256']))}"
               for role in ("source", "target") if f"{role}_sha256" in hashes]
     return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]     # a file can hold anything
+
+
+def _input(name, digest):
+    """An input in words; a virtual face has words in place of a hash."""
+    known = f"SHA-256 {digest}" if len(digest) == 64 else digest
+    return known if name in (None, digest) else f"{name}, {known}"
 
 
 def _headline(found):

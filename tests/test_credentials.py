@@ -63,7 +63,7 @@ def signed(marked, trial, inputs, tmp_path_factory):
     """out.mp4, signed."""
     path = copy(marked / "out.mp4", tmp_path_factory.mktemp("signed"))
     sign(path, *trial[:2], inputs, {"texture": "gan", "crf": None, "seam_smoothness": 1e-3,
-                                    "weights": "/home/somebody/w.safetensors"})
+                                    "weights": "/home/somebody/w.safetensors", "label": "AI/VFX"})
     return path
 
 
@@ -127,7 +127,8 @@ def test_the_manifest_says_what_it_is_and_from_what(signed, inputs):
     names = {"source": "clip.mp4", "target": PHOTO.name}
     assert assertions["dynatex.replacement"] == {
         "inputs": {**inputs, **names},
-        "settings": {"texture": "gan", "crf": None, "seam_smoothness": 1e-3, "weights": "w.safetensors"}}
+        "settings": {"texture": "gan", "crf": None, "seam_smoothness": 1e-3, "weights": "w.safetensors",
+                     "label": "AI/VFX"}}
     for ingredient, role, relation in zip(manifest["ingredients"], names, ("parentOf", "componentOf")):
         assert ingredient["title"] == names[role] and ingredient["relationship"] == relation
         assert ingredient["description"] == f"SHA-256 {inputs[role + '_sha256']}"
@@ -235,6 +236,7 @@ def test_the_history_of_a_signed_source_is_kept(signed, marked, trial, tmp_path)
     found = examine(path)
     assert len(found["credentials"]["synthetic"]) == 2 and exit_status(found) == 0
     assert found["credentials"]["inputs"]["target"] == "virtual face, seed 3"
+    assert in_words(found)[-1] == "  made from the target: virtual face, seed 3"
 
 
 def test_a_mov_and_inputs_that_c2pa_does_not_know(marked, trial, tmp_path):
@@ -346,7 +348,7 @@ def test_a_disk_that_is_full_leaves_the_unsigned_video(marked, trial, tmp_path, 
 
     path = copy(marked / "out.mp4", tmp_path)
     monkeypatch.setattr(os, "replace", full)
-    refused("out.mp4: could not be signed .*No space left.*free space", path, *trial[:2])
+    refused("out.mp4: could not be signed .*No space left.*without a signature; check the free space", path, *trial[:2])
 
 
 def test_the_command_that_makes_a_certificate(capsys, tmp_path):
