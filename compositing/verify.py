@@ -110,11 +110,19 @@ def read_credentials(path, trust=None):
     try:
         with context(library, verify={"verify_trust": True}, **anchors) as settings, \
                 library.Reader(path, context=settings) as reader:
-            return _described(json.loads(reader.json()), trust is not None)
+            store = json.loads(reader.json())
     except library.C2paError as error:
-        return {"state": "unreadable", "trusted": None, "unchanged": None, "signer": None, "issuer": None,
-                "algorithm": None, "time": None, "generator": None, "synthetic": [], "inputs": {}, "settings": {},
-                "failures": [str(error).strip()]}
+        return _unreadable(str(error).strip())
+    try:
+        return _described(store, trust is not None)
+    except (LookupError, TypeError, AttributeError, ValueError):  # whoever made the file chose what is in it
+        return _unreadable("its parts do not belong together")
+
+
+def _unreadable(reason):
+    return {"state": "unreadable", "trusted": None, "unchanged": None, "signer": None, "issuer": None,
+            "algorithm": None, "time": None, "generator": None, "synthetic": [], "inputs": {}, "settings": {},
+            "failures": [reason]}
 
 
 def _described(store, asked_for_trust):
@@ -133,7 +141,7 @@ def _described(store, asked_for_trust):
         "time": signature.get("time"),
         "generator": " ".join(_generator(info) for info in active.get("claim_generator_info") or []) or None,
         "synthetic": [action for manifest in store["manifests"].values() for action in _synthetic_actions(manifest)],
-        "inputs": own.get("inputs", {}), "settings": own.get("settings", {}),
+        "inputs": dict(own.get("inputs", {})), "settings": dict(own.get("settings", {})),
         "failures": [code for code in failures if code != _UNKNOWN_SIGNER],
     }
 

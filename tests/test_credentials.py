@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 import assets
@@ -181,6 +182,22 @@ def test_one_bit_of_the_media_is_noticed(capsys, signed, tmp_path):
         assert run(compositing.verify.main, copy(signed, tmp_path, lambda d, cut=cut: d[:cut])) == 1
     assert run(compositing.verify.main, copy(signed, tmp_path, lambda d: d.replace(b"jumb", b"junk", 1))) == 1
     assert "credentials are DAMAGED" in capsys.readouterr().out
+
+
+def test_no_bit_of_the_manifest_brings_verify_down(signed, tmp_path):
+    """Any bit of the manifest's box: the credentials are damaged, changed or, in padding, say the same as before."""
+    data, rng, before = signed.read_bytes(), np.random.default_rng(0), examine(signed)["credentials"]
+    start = data.index(b"uuid") - 4
+    end, seen = start + int.from_bytes(data[start:start + 4], "big"), set()
+    for at in rng.integers(start + 32, end, 150):
+        found = examine(copy(signed, tmp_path, lambda d, at=at: flipped(d, int(at))))
+        in_words(found)
+        seen.add(found["intact"])
+        assert not found["intact"] or found["credentials"] == before, at
+    assert seen == {True, False}
+    for store in ({}, {"manifests": {}, "active_manifest": "x"}, {"manifests": [], "active_manifest": 0}):
+        with pytest.raises((KeyError, TypeError, IndexError)):
+            compositing.verify._described(store, False)
 
 
 def test_the_signature_itself_is_checked(signed, tmp_path):
