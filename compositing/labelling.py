@@ -64,14 +64,15 @@ class Labeller:
     text : str, or None, which leaves all frames alone
     height, width : int pixels, of the frames
     landmarks : (F, 68, 2) pixels, nan where no face was found; or a list of such arrays, one per face
+    first : int, frame that the landmarks begin with
 
     Raises
     ------
     InputError : as check_label
     """
 
-    def __init__(self, text, height, width, landmarks):
-        self._letters = None
+    def __init__(self, text, height, width, landmarks, first=0):
+        self._letters, self._first = None, int(first)
         if text is None:
             return
         check_label(text)
@@ -99,8 +100,8 @@ class Labeller:
         """
         if self._letters is None or picture is None:
             return picture, alpha
-        box = self._boxes[t]
-        free = ~self._covered(self._outlines[t], box) & (alpha[box] <= 0)
+        box = self._boxes[t - self._first]
+        free = ~self._covered(self._outlines[t - self._first], box) & (alpha[box] <= 0)
         letters = self._letters[..., None]
         plate = picture[box] * PLATE * (1 - letters) + LETTERS * letters
         picture, alpha = picture.copy(), alpha.copy()

@@ -268,7 +268,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
     compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer)
-    labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks)
+    labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks, track.frame_index[0])
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
     with VideoReader(source) as reader:

@@ -74,6 +74,8 @@ def test_the_label_stays_in_a_corner_that_is_free_throughout():
     for t in range(4):
         _, alpha = labeller.draw(np.zeros((360, 640, 3), np.float32), np.zeros((360, 640), np.float32), t)
         boxes.add(changed_box(alpha))
+        later = Labeller("synthetic", 360, 640, walk, first=100)
+        assert (later.draw(np.zeros((360, 640, 3), np.float32), 0 * alpha, 100 + t)[1] == alpha).all()
     assert len(boxes) == 1
     top, _, _, right = boxes.pop()
     assert top > 180 and right < 320
