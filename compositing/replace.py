@@ -21,7 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import assets
-from compositing import seam
+from compositing import credentials, labelling, seam
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.mouth import MouthRedrawer, opening
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
@@ -199,7 +199,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
-                 engine=NUMBA, weights=None, device="cpu"):
+                 engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -220,6 +220,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     engine : fitting.solver.Engine
     weights : path of the texture generator's weights; default the shipped ones
     device : 'cpu' or 'cuda', where the generator runs
+    label_text : optional str, a visible label for the replaced frames, see compositing.labelling
+    signing : optional paths of a certificate and its key, see compositing.credentials
 
     Returns
     -------
@@ -232,6 +234,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     timer, remarks = timer or StageTimer(), []
     out = Path(out)
     info, known = probe(source), None             # says what is wrong with the video before any work is done
+    labelling.check_label(label_text, info.height, info.width)
     method = transfer_method(texture, model, weights, device)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
@@ -266,12 +269,14 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
     compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer)
+    labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks, track.frame_index[0])
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
     with VideoReader(source) as reader:
         with VideoWriter(out, reader, metadata=synthetic_marks(source_hash, target_hash), **options) as writer:
             def write(finished):
                 for frame, picture, alpha in finished:
+                    picture, alpha = labeller.draw(picture, alpha, frame.index)
                     with timer("encode"):
                         writer.write(frame, picture, alpha)
                     replaced[frame.index] = picture is not None
@@ -292,7 +297,11 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
                 "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf}
+                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+                "label": label_text}
+    if signing:
+        with timer("sign"):
+            credentials.sign(out, *signing, inputs, settings)
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
     return report
@@ -337,6 +346,8 @@ def build_parser():
                              "each, eq. 9 (default: %(default)s)")
     parser.add_argument("--crf", type=float, metavar="Q",
                         help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    labelling.add_option(parser)
+    credentials.add_option(parser)
     parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
     commands.add_common(parser)
     return parser
@@ -368,13 +379,16 @@ def main(argv=None):
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the source itself; choose another name with -o")
     commands.check_writable(report_path(out))
+    labelling.check_label(args.label)
+    credentials.check_signing(args.sign, out)
     if args.track is not None:
         commands.check_writable(args.track, "--track")
     model = load_model(args.model)
     report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
                           texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
                           track_path=args.track, cost=args.seam, crf=args.crf,
-                          weights=args.weights, device=backend.torch_device or "cpu")
+                          weights=args.weights, device=backend.torch_device or "cpu",
+                          label_text=args.label, signing=args.sign)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
