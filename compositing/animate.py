@@ -24,17 +24,12 @@ from threadpoolctl import threadpool_limits
 
 from compositing.performer import TexturePerformer
 from compositing.puppet import Puppet
-from compositing.replace import (
-    SOURCE_TEXTURE_SIZE,
-    calm_frames,
-    check_track,
-    neutral_source_texture,
-    report_path,
-)
+from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
+from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import SUFFIXES, VideoWriter, compose_yuv
-from facemodel.camera import axis_angle, rotation_matrix
+from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -51,58 +46,8 @@ from fitting.yuv import Colour, Planes
 from texgan.transfer import METHODS, static, transfer_method
 
 HEIGHT = 1080               # pixels; higher photos are reduced
-MAX_TURN = 6.0              # degrees that --pose never reaches; small turns are taken over as they are
 FADE = 8                    # frames in which a returning face takes over from the held expression, at most
 PHOTO_COLOUR = Colour(matrix=1, range=1, primaries=1, transfer=1)        # BT.709, limited range
-
-
-def relative_expression(model, track, own):
-    """The source's deviation from its own rest, put on another person's rest.
-
-    At the source's rest (the median of its calmest frames) the result is `own`. Mouth, jaw and cheeks: what the source
-    adds is added, less of it the further the photo has already gone, so that full stays full. Eyes and brows: the same,
-    and an eye that the source closes closes, also when it rests wider than the source's. What the source takes off its
-    rest is taken off, or in proportion where the photo has less to give.
-
-    Parameters
-    ----------
-    model : MorphableModel
-    track : Track of the source
-    own : (n_exp,) float, the photo's expression
-
-    Returns
-    -------
-    (F, n_exp) float32 in model.expression_range, but never pulled into it where `own` lies outside
-    """
-    low, high = model.expression_range
-    given = track.expression.astype(np.float64)
-    rest = np.median(given[calm_frames(track)], axis=0)
-    if low != 0:
-        out = own + given - rest
-        return np.clip(out, np.minimum(low, own), np.maximum(high, own)).astype(np.float32)
-    rest, own = np.clip(rest, 0, 0.9 * high), np.clip(own, 0, high)
-    reach = np.array([n.startswith(("eye", "brow")) for n in model.expression_names]) | (own > rest)
-    more = np.where(reach, (high - own) / (high - rest), 1.0)
-    less = np.where(own < rest, own / np.maximum(rest, 1e-6), 1.0)
-    change = given - rest
-    return np.clip(own + change * np.where(change > 0, more, less), 0, high).astype(np.float32)
-
-
-def turns(track, limit=MAX_TURN):
-    """How the head turns relative to its calmest frame, softly limited.
-
-    limit : degrees; a turn of angle a becomes one of limit * tanh(a / limit) about the same axis
-
-    Returns
-    -------
-    (F, 3) float32, axis-angle in radians, in the camera's axes
-    """
-    usable = np.flatnonzero(track.status == "ok")
-    calmest = usable[np.argmin((track.expression[usable] ** 2).sum(1) + 2 * (track.rotation[usable] ** 2).sum(1))]
-    back = rotation_matrix(track.rotation[calmest]).T
-    out = np.array([axis_angle(rotation_matrix(r) @ back) for r in track.rotation])
-    angle = np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
-    return (out / angle * np.tanh(angle / np.radians(limit)) * np.radians(limit)).astype(np.float32)
 
 
 class Hold:
@@ -186,8 +131,8 @@ class Animator:
         self._track, self._timer = track, timer or StageTimer()
         self._puppet = Puppet(model, photo, fit, target, posed)
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
-        self._expression = relative_expression(model, track, fit.expression[0])
-        self._turns = turns(track) if posed else np.zeros((len(track), 3), np.float32)
+        self._expression = relative_expression(model, track, fit)
+        self._turns = turns(model, track) if posed else np.zeros((len(track), 3), np.float32)
         self._moved = posed
         self._hold = Hold((fit.expression[0], target.texture.rgb, np.zeros(3, np.float32)))
         self._bias = self._resting_change(model, target.texture)
@@ -228,7 +173,6 @@ class Animator:
         if not change.any():
             return None
         size = change.shape[0]
-        from facemodel.atlas import build_atlas
         mouth = region_texture(model, "mouth_interior", build_atlas(model, size))
         return change * (1 - mouth * (1 - np.clip(2 * neutral.validity, 0, 1)))[..., None]
 
@@ -285,7 +229,8 @@ def animate_photo(source, target, out, *, model, detector, texture="gan", face="
     neutral = None
     if method is not static:
         with timer("neutral texture"):
-            neutral = neutral_source_texture(model, track, source, min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb)))
+            size = min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb))
+            neutral = neutral_source_texture(model, track, source, size, resting_frames(model, track))
     animator = Animator(model, track, photo, fit, person, method, neutral, pose, timer)
     inputs = {"source": str(source), "source_sha256": str(track.source_sha256),
               "target": str(target), "target_sha256": file_hash(target)}

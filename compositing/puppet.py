@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from compositing.relative import LOWER_LIDS, UPPER_LIDS
 from facemodel.atlas import uv_to_pixels
 from facemodel.camera import rotation_matrix
 from facemodel.light import shade
@@ -28,6 +29,10 @@ SEEN = (0.15, 0.50)         # validity of a texel between which the photo's pixe
 NECK = np.float32([0, 70, 20])      # mm in the model's space: what the head turns about
 STILL = 0.02                # pixels of warp below which the photo's pixel stays
 SPREAD_SIZE = 160           # pixels of the longer side at which the warp is carried outwards
+SHADING_CHANGE = 1.35       # factor by which the shading of a point may change
+SHUT = 0.18                 # share of its opening at rest below which an eye counts as closed
+LASHES = 0.004              # of the face's width: softness of the line between closed lids
+LASHES_DARK = 0.45          # share of the light that it takes
 FACE = 0.25                 # weight of the region "face" from which on the surface is drawn
 
 
@@ -79,6 +84,7 @@ class Puppet:
         self._gain = self._colour_match(raster)
         self._rest_shading *= self._gain
         self._attributes = self._fixed_attributes()
+        self._eye = self._eyes()
 
     def draw(self, expression, texture, turn=None):
         """The photo with another expression.
@@ -95,19 +101,22 @@ class Puppet:
         """
         now = self._posed(expression, turn)
         raster = self._raster(now)
-        shading = shade(now.normals, self._light) * self._gain
-        values = interpolate(np.hstack([self._attributes, shading]), self._triangles, raster)
+        values = interpolate(np.hstack([self._attributes, self._shading(now)]), self._triangles, raster)
+        shut = self._shut(now, raster)
+        mask = _filled(values, raster.mask & ~shut)
         where, (face, seen, inner), before, shading = (values[..., :2], np.moveaxis(values[..., 4:7], 2, 0),
                                                        values[..., 7:10], values[..., 10:13])
-        warp = self._warp(where - _grid(raster.mask.shape), raster.mask, face, seen)
+        warp = self._warp(where - _grid(mask.shape), mask, face, seen)
         albedo, neutral = (_sampled(t, values[..., 2:4]) for t in (texture, self.rest.rgb))
         out = self._warped(warp)
-        change = np.where(raster.mask[..., None], albedo * shading - neutral * before, 0)
+        change = np.where(mask[..., None], albedo * shading - neutral * before, 0)
         share = _ramp(face, FACE + 0.1, 0.8)[..., None]
-        drawn = (inner * (1 - seen))[..., None] * raster.mask[..., None]
+        drawn = (inner * (1 - seen))[..., None] * mask[..., None]
         change *= share
         out += change
         out += drawn * (albedo * shading - out)
+        if shut.any():
+            self._draw_lashes(out, shut)
         changed = (np.abs(warp).max(axis=2) > STILL) | (np.abs(change).max(axis=2) > 0.5 / 255) | (drawn[..., 0] > 0.01)
         np.clip(out, 0, 1, out=out)
         out[~changed] = self._photo[~changed]
@@ -122,6 +131,15 @@ class Puppet:
             rotation = turned
         return pose(self._model, self._model.shape(fit.identity, expression), rotation, translation, fit.focal,
                     fit.principal_point)
+
+    def _shading(self, posed):
+        """Shading of the vertices in the photo's colours, (V, 3) float32, near what it was at rest.
+
+        Lids keep theirs: at rest their crease is darker in the model than a fold under a brow is, and would light up.
+        """
+        before = self._rest_shading
+        now = np.clip(shade(posed.normals, self._light) * self._gain, before / SHADING_CHANGE, before * SHADING_CHANGE)
+        return now + self._model.regions["eyelids"][:, None] * (before - now)
 
     def _raster(self, posed):
         left, top, right, bottom = self.window
@@ -173,6 +191,32 @@ class Puppet:
                    _ramp(validity, *SEEN)[:, None], inner[:, None], self._rest_shading]
         return np.hstack(columns).astype(np.float32)
 
+    def _eyes(self):
+        """Which eye a drawn triangle belongs to: (T,) int, 0 none, 1 the subject's right, 2 the left; 0 comes last."""
+        model = self._model
+        eye = (model.regions["eyes"][self._triangles] > 0.5).any(axis=1)
+        left = model.mean[self._triangles[:, 0], 0] > model.mean[model.landmarks[27], 0]
+        return np.append(eye * (1 + left), 0)         # what sees no triangle has index -1
+
+    def _shut(self, posed, raster):
+        """Pixels of an eye that is all but closed: (h, w) bool. What little is left of its iris would be a dark rag."""
+        marks = self._model.landmarks
+        y = lambda xy, which: xy[marks[list(which)], 1].mean()
+        gap = lambda xy: [y(xy, low) - y(xy, up) for up, low in zip(UPPER_LIDS, LOWER_LIDS)]
+        now, rest = gap(posed.xy), gap(self._rest_xy)
+        which = self._eye[raster.triangle]
+        return np.logical_or.reduce([(which == k + 1) & (now[k] < SHUT * rest[k]) for k in range(2)])
+
+    def _draw_lashes(self, picture, shut):
+        """Draws, in place, the soft dark line where closed lids meet. shut : (h, w) bool, see _shut."""
+        rows, columns = (np.flatnonzero(shut.any(axis=k)) for k in (1, 0))
+        sigma = max(LASHES * self._width, 0.7)
+        grow = int(4 * sigma)
+        box = np.s_[max(rows[0] - grow, 0):rows[-1] + grow + 1, max(columns[0] - grow, 0):columns[-1] + grow + 1]
+        line = np.clip(2 * cv2.GaussianBlur(shut[box].astype(np.float32), (0, 0), sigma), 0, 1)[..., None]
+        soft = cv2.GaussianBlur(picture[box], (0, 0), sigma)
+        picture[box] += line * ((1 - LASHES_DARK) * soft - picture[box])
+
     def _warp(self, exact, mask, face, seen):
         """Where the photo's pixel lies from each pixel: (h, w, 2) float32, in pixels.
 
@@ -198,6 +242,25 @@ def _samples(picture, where, rows=16384):
     """The same at (N, 2) pixels -> (N, K); in parts, for OpenCV draws no pictures of more than 32,767 rows."""
     parts = [_sampled(picture, where[k:k + rows, None]) for k in range(0, len(where), rows)]
     return np.concatenate(parts).reshape(len(where), -1)
+
+
+def _filled(values, mask):
+    """Fills slits of the mask, where closed lids or lips cross, with the nearest values, in place; the whole mask.
+
+    values : (h, w, K) float32, mask : (h, w) bool -> (h, w) bool
+    """
+    holes = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)).astype(bool) & ~mask
+    if not holes.any():
+        return mask
+    rows, columns = (np.flatnonzero(holes.any(axis=k)) for k in (1, 0))
+    box = np.s_[max(rows[0] - 8, 0):rows[-1] + 9, max(columns[0] - 8, 0):columns[-1] + 9]
+    known, hole, part = mask[box], holes[box], values[box]
+    _, labels = cv2.distanceTransformWithLabels(1 - known.astype(np.uint8), cv2.DIST_L2, 5,
+                                                labelType=cv2.DIST_LABEL_PIXEL)
+    place = np.zeros(labels.max() + 1, np.intp)
+    place[labels[known]] = np.flatnonzero(known)
+    part[hole] = part.reshape(-1, part.shape[2])[place[labels[hole]]]
+    return mask | holes
 
 
 def _carried(value, weight):

@@ -158,16 +158,19 @@ class Compositor:
             yield waiting.frame, picture, whole
 
 
-def calm_frames(track, count=NEUTRAL_FRAMES):
-    """Trusted frames with little expression and a face to the camera: (n,) int, n <= count, in order of time."""
+def calm_frames(track, usual=0.0, count=NEUTRAL_FRAMES):
+    """Trusted frames with little expression and a face to the camera: (n,) int, n <= count, in order of time.
+
+    usual : (n_exp,) float, what expression is measured from; default the model's neutral face
+    """
     usable = np.flatnonzero(track.status == "ok")
-    effort = (track.expression[usable] ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
+    effort = ((track.expression[usable] - usual) ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
     calm = usable[np.argsort(effort, kind="stable")[:max(count, len(usable) // 20)]]
     return np.sort(calm)[np.linspace(0, len(calm) - 1, min(count, len(calm))).astype(int)]
 
 
-def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
-    """The source's neutral texture: per texel the median over trusted frames with little expression.
+def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=None):
+    """The source's neutral texture: per texel the median over `frames`, by default those of calm_frames.
 
     One frame alone would stamp its own shading and its slight expression, negated, on every other frame.
 
@@ -175,7 +178,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
     -------
     fitting.lift.Texture, (size, size, 3), seen in at least half of the frames where its validity is not 0
     """
-    chosen = calm_frames(track)
+    chosen = calm_frames(track) if frames is None else frames
     lifter = Lifter(model, size)
     lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, read_pictures(path, chosen))]
     return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
