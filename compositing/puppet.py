@@ -23,9 +23,12 @@ from fitting.texture import pose
 
 REACH = 0.45                # of the face's width: how far the surroundings follow an expression
 POSED_REACH = 1.2           # and a turn of the head
+BORDER = 0.2                # of the face's width: towards the photo's border they follow ever less
 RIM = 0.05                  # of the face's width: along its outline the warp is the surroundings', not the surface's
 MATCH_BLUR = 0.05           # of the face's width: blur in which render and photo are matched in colour
 SEEN = (0.15, 0.50)         # validity of a texel between which the photo's pixel comes to be believed
+HIDDEN = (0.5, 1.5)         # mm behind what the photo shows between which a point counts as not seen there
+FAR = 1e6                   # mm, depth of what is no face
 NECK = np.float32([0, 70, 20])      # mm in the model's space: what the head turns about
 STILL = 0.02                # pixels of warp below which the photo's pixel stays
 SPREAD_SIZE = 160           # pixels of the longer side at which the warp is carried outwards
@@ -83,7 +86,8 @@ class Puppet:
         self._fall = self._falloff(raster.mask, photo.shape[:2], posed)
         self._gain = self._colour_match(raster)
         self._rest_shading *= self._gain
-        self._attributes = self._fixed_attributes()
+        self._rest_depth = np.where(raster.mask, raster.depth, np.float32(FAR))
+        self._attributes = self._fixed_attributes(still.vertices[:, 2])
         self._eye = self._eyes()
 
     def draw(self, expression, texture, turn=None):
@@ -99,25 +103,27 @@ class Puppet:
         -------
         Drawn
         """
-        now = self._posed(expression, turn)
-        raster = self._raster(now)
-        values = interpolate(np.hstack([self._attributes, self._shading(now)]), self._triangles, raster)
-        shut = self._shut(now, raster)
+        posed = self._posed(expression, turn)
+        raster = self._raster(posed)
+        values = interpolate(np.hstack([self._attributes, self._shading(posed)]), self._triangles, raster)
+        shut = self._shut(posed, raster)
         mask = _filled(values, raster.mask & ~shut)
-        where, (face, seen, inner), before, shading = (values[..., :2], np.moveaxis(values[..., 4:7], 2, 0),
-                                                       values[..., 7:10], values[..., 10:13])
+        where, before, shading = values[..., :2], values[..., 8:11], values[..., 11:14]
+        face, seen, inner, depth = np.moveaxis(values[..., 4:8], 2, 0)
         warp = self._warp(where - _grid(mask.shape), mask, face, seen)
         albedo, neutral = (_sampled(t, values[..., 2:4]) for t in (texture, self.rest.rgb))
         out = self._warped(warp)
-        change = np.where(mask[..., None], albedo * shading - neutral * before, 0)
-        share = _ramp(face, FACE + 0.1, 0.8)[..., None]
-        drawn = (inner * (1 - seen))[..., None] * mask[..., None]
+        now = albedo * shading
+        change = now - neutral * before
+        share = (_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
+        hidden = _ramp(depth - _sampled(self._rest_depth, where), *HIDDEN)
+        drawn = (inner * (1 - seen) * hidden * mask)[..., None]
         change *= share
         out += change
-        out += drawn * (albedo * shading - out)
+        out += drawn * (now - out)
         if shut.any():
             self._draw_lashes(out, shut)
-        changed = (np.abs(warp).max(axis=2) > STILL) | (np.abs(change).max(axis=2) > 0.5 / 255) | (drawn[..., 0] > 0.01)
+        changed = _beyond(warp, STILL) | _beyond(change, 0.5 / 255) | (drawn[..., 0] > 0.01)
         np.clip(out, 0, 1, out=out)
         out[~changed] = self._photo[~changed]
         return Drawn(self.window, out, changed)
@@ -161,7 +167,7 @@ class Puppet:
         left, top, right, bottom = self.window
         x, y = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
         border = np.minimum(np.minimum(x, size[1] - x)[None], np.minimum(y, size[0] - y)[:, None])
-        return (near * np.clip(border / (0.1 * self._width), 0, 1)).astype(np.float32)
+        return (near * _ramp(border, 1, BORDER * self._width)).astype(np.float32)
 
     def _colour_match(self, raster):
         """Per vertex, what the rendered face at rest is multiplied by to have the photo's colours: (V, 3) float32.
@@ -182,13 +188,16 @@ class Puppet:
         ratio = mean(self._photo) / mean(rendered)
         return np.clip(_samples(ratio, (self._rest_xy - self._corner) / np.float32(step)), 0.5, 2)
 
-    def _fixed_attributes(self):
-        """What every frame interpolates: place in the window and on the texture, weights, shading at rest: (V, 10)."""
+    def _fixed_attributes(self, depth):
+        """What every frame interpolates, of the rest: place in the window and on the texture, weights, depth, shading.
+
+        depth : (V,) mm -> (V, 11) float32
+        """
         regions = self._model.regions
         inner = np.maximum.reduce([regions[n] for n in ("mouth_interior", "lips", "eyes", "eyelids")])
         validity = _samples(self.rest.validity[..., None], self._uv)[:, 0]
         columns = [self._rest_xy - self._corner, self._uv, regions["face"][:, None],
-                   _ramp(validity, *SEEN)[:, None], inner[:, None], self._rest_shading]
+                   _ramp(validity, *SEEN)[:, None], inner[:, None], depth[:, None], self._rest_shading]
         return np.hstack(columns).astype(np.float32)
 
     def _eyes(self):
@@ -283,6 +292,12 @@ def _carried(value, weight):
         share = np.clip(w * 4, 0, 1)[..., None]
         out = cv2.GaussianBlur(coarse + share * (v / np.maximum(w, 1e-6)[..., None] - coarse), (0, 0), 1.0)
     return cv2.resize(out, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _beyond(values, limit):
+    """Where some channel of (h, w, K) lies more than `limit` from 0: (h, w) bool."""
+    bound = (limit,) * values.shape[2]
+    return cv2.inRange(values, tuple(-x for x in bound), bound) == 0
 
 
 def _grid(shape):

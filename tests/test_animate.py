@@ -25,7 +25,6 @@ from tests import clips
 from tests.test_replace import error_of, report_of, run, save_photo
 
 COUNT, GAP = 7, range(3, 5)
-PHOTO = assets.path("demo/nobody.png")
 HEIGHT = 320
 
 
@@ -41,22 +40,31 @@ def quick_fits():
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def portrait(tmp_path_factory):
+    """The embedded portrait with room below its chin, a file."""
+    picture = read_image(assets.path("demo/nobody.png"))
+    return save_photo(tmp_path_factory.mktemp("portrait") / "nobody.png",
+                      cv2.copyMakeBorder(picture, 0, 200, 0, 0, cv2.BORDER_REPLICATE))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, portrait):
     """The folder of a first run, lossless: clip.mp4, in which the face is gone for a while, track.npz, out.mp4."""
     folder = tmp_path_factory.mktemp("first")
     clips.cut_with_gap(folder / "clip.mp4", COUNT, GAP, rate=clips.NTSC, sound=True)
-    assert animate(folder / "clip.mp4", "-o", folder / "out.mp4", "--track", folder / "track.npz", "--crf", 0) == 0
+    clip, out, track = (folder / name for name in ("clip.mp4", "out.mp4", "track.npz"))
+    assert animate(clip, portrait, "-o", out, "--track", track, "--crf", 0) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def fitted(model):
+def fitted(model, portrait):
     """The photo at HEIGHT, (H, W, 3) uint8, and its fit."""
-    photo = even_photo(read_image(PHOTO), HEIGHT)
+    photo = even_photo(read_image(portrait), HEIGHT)
     return photo, fitting.fit.fit_image(model, photo, FaceDetector())[0]
 
 
-def animate(clip, *options, target=PHOTO, texture="static"):
+def animate(clip, target, *options, texture="static"):
     return run(compositing.animate.main, clip, target, "--texture", texture, "--height", HEIGHT, *options)
 
 
@@ -94,11 +102,11 @@ def test_what_surrounds_the_face_is_the_photo(first, fitted, tmp_path):
     photo, fit = fitted
     still = plain_encode(tmp_path / "still.mp4", first / "clip.mp4", photo)
     shown = pictures(first / "out.mp4")
-    assert len(shown) == COUNT and shown[0].shape == (HEIGHT, HEIGHT, 3)
+    assert len(shown) == COUNT and shown[0].shape == photo.shape
     changed = np.any([(a != b).any(axis=2) for a, b in zip(shown, still)], axis=0)
     low, high = fit.landmarks[0].min(axis=0), fit.landmarks[0].max(axis=0)
     middle = np.s_[int(low[1]):int(high[1]), int(low[0]):int(high[0])]
-    assert changed[middle].mean() > 0.5
+    assert changed[middle].mean() > 0.2
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     margin = 0.6 * (high - low)
     assert columns[0] >= low[0] - margin[0] and columns[-1] <= high[0] + margin[0]
@@ -116,32 +124,32 @@ def test_frames_without_a_face_hold_the_last_expression(first):
     assert not np.array_equal(shown[0], shown[2])
 
 
-def test_delta_and_pose_and_a_second_run(first, tmp_path):
+def test_delta_and_pose_and_a_second_run(first, portrait, tmp_path):
     clip, track = first / "clip.mp4", first / "track.npz"
-    assert animate(clip, "-o", tmp_path / "again.mp4", "--track", track, "--crf", 0) == 0
+    assert animate(clip, portrait, "-o", tmp_path / "again.mp4", "--track", track, "--crf", 0) == 0
     assert (tmp_path / "again.mp4").read_bytes() == (first / "out.mp4").read_bytes()
     for name, options, texture in (("pose", ["--pose"], "static"), ("delta", [], "delta")):
         out = tmp_path / f"{name}.mp4"
-        assert animate(clip, "-o", out, "--track", track, "--crf", 0, *options, texture=texture) == 0
+        assert animate(clip, portrait, "-o", out, "--track", track, "--crf", 0, *options, texture=texture) == 0
         assert report_of(out)["settings"]["texture"] == texture
         assert np.abs(pictures(out)[2].astype(int) - pictures(first / "out.mp4")[2]).max() > 3
 
 
-def test_bad_input_gets_one_line(capsys, first, tmp_path):
+def test_bad_input_gets_one_line(capsys, first, portrait, tmp_path):
     clip, out = first / "clip.mp4", tmp_path / "out.mp4"
     known = ["-o", out, "--track", first / "track.npz"]
     assert "does not exist" in animate_error(capsys, clip, tmp_path / "no.jpg", *known)
-    assert "is a photo" in animate_error(capsys, PHOTO, PHOTO, "-o", out)
+    assert "is a photo" in animate_error(capsys, portrait, portrait, "-o", out)
     assert "is a video" in animate_error(capsys, clip, clip, *known)
     none = save_photo(tmp_path / "none.png", clips.grey())
     assert "none.png" in animate_error(capsys, clip, none, *known)
-    assert "--target-face 3" in animate_error(capsys, clip, PHOTO, *known, "--target-face", 3)
-    assert "another clip" in animate_error(capsys, clips.cut(tmp_path / "c.mp4", 2), PHOTO, *known)
-    assert "--height 10" in animate_error(capsys, clip, PHOTO, *known, "--height", 10)
-    assert "--crf 70" in animate_error(capsys, clip, PHOTO, *known, "--crf", 70)
-    assert "suffix" in animate_error(capsys, clip, PHOTO, "-o", tmp_path / "out.gif")
-    assert "source itself" in animate_error(capsys, clip, PHOTO, "-o", clip)
-    assert "no such folder" in animate_error(capsys, clip, PHOTO, "-o", tmp_path / "no" / "out.mp4")
+    assert "--target-face 3" in animate_error(capsys, clip, portrait, *known, "--target-face", 3)
+    assert "another clip" in animate_error(capsys, clips.cut(tmp_path / "c.mp4", 2), portrait, *known)
+    assert "--height 10" in animate_error(capsys, clip, portrait, *known, "--height", 10)
+    assert "--crf 70" in animate_error(capsys, clip, portrait, *known, "--crf", 70)
+    assert "suffix" in animate_error(capsys, clip, portrait, "-o", tmp_path / "out.gif")
+    assert "source itself" in animate_error(capsys, clip, portrait, "-o", clip)
+    assert "no such folder" in animate_error(capsys, clip, portrait, "-o", tmp_path / "no" / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.mp4", "none.png"]
 
 
