@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 import assets
 from compositing import credentials, labelling, seam
 from compositing.graph_cut import COSTS, SeamLabeller
-from compositing.mouth import MouthRedrawer, opening
+from compositing.performer import TexturePerformer
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import (
     Rendering,
@@ -46,11 +46,10 @@ from fitting.images import read_image
 from fitting.lift import Lifter, Texture
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
-from fitting.texture import region_texture
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import VideoFrame, VideoReader, probe
-from texgan.transfer import METHODS, GanTransfer, SourceTexture, static, transfer_method
+from texgan.transfer import METHODS, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
@@ -83,20 +82,14 @@ class Compositor:
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
                  timer=None):
         self._model, self._track, self._target = model, track, target
-        self._method, self._source_neutral = method, source_neutral
-        self._lifter = Lifter(model, source_neutral.rgb.shape[0]) if source_neutral else None
-        self._redrawer = None
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
         self._skin = ~self._inner & (model.regions["face"][model.coarse_index] > 0.9)
-        self._masks = ([region_texture(model, n, self._lifter.atlas) for n in ("mouth_interior", "eyes", "eyebrows")]
-                       if source_neutral else None)
-        if isinstance(method, GanTransfer):       # the other methods have the source's own mouth, or none
-            self._redrawer = MouthRedrawer(self._masks[0])
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
         self._waiting, self._gain, self._broken = deque(), None, True
         self._timer = timer or StageTimer()
+        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
 
     def push(self, frame):
         """Takes the next VideoFrame; yields (frame, rgb, alpha) for frames that are finished.
@@ -111,8 +104,7 @@ class Compositor:
             yield from self._finish(self._labeller.flush())
             yield frame, None, None
             self._broken = True
-            if self._redrawer:
-                self._redrawer.reset()
+            self._textures.reset()
             return
         with self._timer("seam"):
             labels = self._label(frame, rendering)
@@ -125,20 +117,9 @@ class Compositor:
 
     def _render(self, frame, t):
         model, track = self._model, self._track
-        texture, neutral = self._target.texture.rgb, self._source_neutral
         with self._timer("decode"):
             rgb = frame.rgb                       # computed on first use
-        if neutral:
-            with self._timer("source texture"):
-                lifted = self._lifter.frame(rgb, track, t, neutral)
-                source = SourceTexture(lifted.rgb, lifted.validity, neutral.rgb, neutral.validity, *self._masks)
-            with self._timer("target texture"):
-                texture = self._method(self._target.texture, source)
-        if self._redrawer:
-            with self._timer("mouth"):
-                marks = model.landmarks
-                opened = opening(model.shape(track.identity, track.expression[t], rows=marks), marks)
-                texture = self._redrawer.redraw(texture, lifted.rgb, lifted.validity, opened)
+        texture = self._textures(rgb, t)
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
@@ -178,8 +159,19 @@ class Compositor:
             yield waiting.frame, picture, whole
 
 
-def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
-    """The source's neutral texture: per texel the median over trusted frames with little expression.
+def calm_frames(track, usual=0.0, count=NEUTRAL_FRAMES):
+    """Trusted frames with little expression and a face to the camera: (n,) int, n <= count, in order of time.
+
+    usual : (n_exp,) float, what expression is measured from; default the model's neutral face
+    """
+    usable = np.flatnonzero(track.status == "ok")
+    effort = ((track.expression[usable] - usual) ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
+    calm = usable[np.argsort(effort, kind="stable")[:max(count, len(usable) // 20)]]
+    return np.sort(calm)[np.linspace(0, len(calm) - 1, min(count, len(calm))).astype(int)]
+
+
+def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=None):
+    """The source's neutral texture: per texel the median over `frames`, by default those of calm_frames.
 
     One frame alone would stamp its own shading and its slight expression, negated, on every other frame.
 
@@ -187,10 +179,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
     -------
     fitting.lift.Texture, (size, size, 3), seen in at least half of the frames where its validity is not 0
     """
-    usable = np.flatnonzero(track.status == "ok")
-    effort = (track.expression[usable] ** 2).sum(axis=1) + 2 * (track.rotation[usable] ** 2).sum(axis=1)
-    calm = usable[np.argsort(effort, kind="stable")[:max(NEUTRAL_FRAMES, len(usable) // 20)]]
-    chosen = np.sort(calm)[np.linspace(0, len(calm) - 1, min(NEUTRAL_FRAMES, len(calm))).astype(int)]
+    chosen = calm_frames(track) if frames is None else frames
     lifter = Lifter(model, size)
     lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, read_pictures(path, chosen))]
     return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
@@ -238,7 +227,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     method = transfer_method(texture, model, weights, device)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
-        _check_track(known, track_path, source, face, info)
+        check_track(known, track_path, source, face, info)
     with timer("target"):
         if virtual is not None:
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
@@ -307,7 +296,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     return report
 
 
-def _check_track(track, path, source, face, info):
+def check_track(track, path, source, face, info):
     """Raises InputError when a track was made of something else than `source`, or of another of its faces."""
     remedy = "give another name with --track, or delete it to track again"
     if tuple(track.image_size) != (info.height, info.width):

@@ -97,11 +97,14 @@ def hardware_line():
             f"OpenCV {h['opencv']}")
 
 
-def synthetic_marks(source, target):
-    """Tags for the container: that the video is synthetic, by what, and from what."""
+SYNTHETIC_KINDS = {"face replacement": "a face in it was replaced", "animated photo": "a photo was brought to life"}
+
+
+def synthetic_marks(source, target, kind="face replacement"):
+    """Tags for the container: that the video is synthetic, of which of SYNTHETIC_KINDS, by what, and from what."""
     return {
-        "comment": "SYNTHETIC VIDEO: a face in it was replaced by dynatex. It does not show what happened.",
-        "synthetic": "true", "synthetic_tool": f"dynatex {VERSION}", "synthetic_kind": "face replacement",
+        "comment": f"SYNTHETIC VIDEO: {SYNTHETIC_KINDS[kind]} by dynatex. It does not show what happened.",
+        "synthetic": "true", "synthetic_tool": f"dynatex {VERSION}", "synthetic_kind": kind,
         "synthetic_source_sha256": source, "synthetic_target_sha256": target,
     }
 

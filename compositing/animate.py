@@ -1,0 +1,340 @@
+"""Brings a photo to life with the expressions of a video.
+
+    python -m compositing.animate source.mp4 target.jpg -o out.mp4
+
+The face in source.mp4 is tracked; what it does, measured from its own rest, is put on the photo's face as it rests
+there, in the photo's own light. Hair and background stay as they are. Every frame of the video gives one of the output,
+at the same time and with the video's sound. Where the video shows no usable face the last expression is held; such
+frames are listed in OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see
+README.md, Consent.
+
+Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothing half-written), 2 when the command line
+can't be understood, 130 when interrupted.
+"""
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from compositing.performer import TexturePerformer
+from compositing.puppet import Puppet
+from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
+from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, report_path
+from compositing.report import StageTimer, build_report, synthetic_marks, write_report
+from compositing.retarget import reduced, target_from_photo, texture_size_for
+from compositing.video_writer import SUFFIXES, VideoWriter, compose_yuv
+from facemodel.atlas import build_atlas
+from facemodel.errors import InputError
+from facemodel.morphable import load_model
+from fitting import commands
+from fitting.detection import FaceDetector
+from fitting.fit import fit_image, taken
+from fitting.images import read_image
+from fitting.progress import progress_bar
+from fitting.solver import NUMBA, engine_for
+from fitting.texture import region_texture
+from fitting.track import track_clip
+from fitting.trackfile import file_hash, load_track, save_track
+from fitting.video_reader import VideoReader, probe
+from fitting.yuv import Colour, Planes
+from texgan.transfer import METHODS, static, transfer_method
+
+HEIGHT = 1080               # pixels; higher photos are reduced
+FADE = 8                    # frames in which a returning face takes over from the held expression, at most
+PHOTO_COLOUR = Colour(matrix=1, range=1, primaries=1, transfer=1)        # BT.709, limited range
+
+
+class Hold:
+    """Holds the last state through frames without one, and fades over to those that follow.
+
+    rest : tuple of arrays, the state before the first
+
+    >>> hold = Hold((np.zeros(1),))
+    >>> [float(hold(s)[0][0]) for s in (None, (np.ones(1),), (np.ones(1),), None)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+
+    def __init__(self, rest):
+        self._shown = self._held = rest
+        self._missed, self._fade, self._step = 0, 0, 0
+
+    def __call__(self, state):
+        """What to show for this frame: `state`, or the held one for None."""
+        if state is None:
+            self._held, self._missed = self._shown, self._missed + 1
+            return self._shown
+        if self._missed:
+            self._fade, self._step, self._missed = min(self._missed, FADE), 0, 0
+        self._step += 1
+        share = self._step / (self._fade + 1)
+        if share >= 1:
+            self._shown = state
+            return state
+        share *= share * (3 - 2 * share)
+        self._shown = tuple(a + np.float32(share) * (b - a) for a, b in zip(self._held, state))
+        return self._shown
+
+
+@dataclass(frozen=True)
+class PhotoFrame:
+    """The photo in place of a video frame, with that one's time; what VideoWriter.write takes."""
+
+    index: int
+    pts: int
+    time_base: Fraction
+    duration: int
+    planes: Planes
+    colour: Colour = PHOTO_COLOUR
+
+    @classmethod
+    def at(cls, frame, planes):
+        return cls(frame.index, frame.pts, frame.time_base, frame.duration, planes)
+
+
+def photo_planes(photo):
+    """A photo (H, W, 3) uint8 with even sides as 4:2:0 Planes in PHOTO_COLOUR."""
+    height, width = photo.shape[:2]
+    blank = Planes(np.zeros((height, width), np.uint8), *np.zeros((2, height // 2, width // 2), np.uint8))
+    return compose_yuv(blank, photo, np.ones((height, width), bool), PHOTO_COLOUR)
+
+
+def even_photo(photo, height=HEIGHT):
+    """A photo at most `height` pixels high, both sides even: reduced by areas, else its last row or column left out."""
+    h, w = photo.shape[:2]
+    if h > height:
+        size = (max(round(w * height / h / 2) * 2, 2), height // 2 * 2)
+        return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(photo[:h // 2 * 2, :w // 2 * 2])
+
+
+class Animator:
+    """Gives every frame of the source, in order, a picture of the photo.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    track : Track of the source
+    photo : (H, W, 3) uint8
+    fit : Track of the photo
+    target : TargetFace
+    method, source_neutral, timer : see compositing.performer.TexturePerformer
+    posed : bool, whether the head follows the source's turns
+    """
+
+    def __init__(self, model, track, photo, fit, target, method=static, source_neutral=None, posed=False, timer=None):
+        self._track, self._timer = track, timer or StageTimer()
+        self._puppet = Puppet(model, photo, fit, target, posed)
+        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
+        self._expression = relative_expression(model, track, fit)
+        self._turns = turns(model, track) if posed else np.zeros((len(track), 3), np.float32)
+        self._moved = posed
+        self._hold = Hold((fit.expression[0], target.texture.rgb, np.zeros(3, np.float32)))
+        self._bias = self._resting_change(model, target.texture)
+        self._picture = photo.astype(np.float32) / 255
+
+    def __call__(self, frame):
+        """The picture for a VideoFrame: rgb (H, W, 3) float32 in [0, 1], changed (H, W) bool, and whether it was held.
+
+        rgb is written over by the next call.
+        """
+        t = frame.index
+        usable = t < len(self._track) and self._track.status[t] == "ok"
+        expression, texture, turn = self._hold(self._state(frame, t) if usable else None)
+        if not usable:
+            self._textures.reset()
+        with self._timer("render"):
+            drawn = self._puppet.draw(expression, texture, turn if self._moved else None)
+        left, top, right, bottom = drawn.window
+        self._picture[top:bottom, left:right] = drawn.rgb
+        changed = np.zeros(self._picture.shape[:2], bool)
+        changed[top:bottom, left:right] = drawn.changed
+        return self._picture, changed, not usable
+
+    def _state(self, frame, t):
+        with self._timer("decode"):
+            rgb = frame.rgb
+        texture = self._textures(rgb, t)
+        if self._bias is not None:
+            texture = texture - self._bias
+        return self._expression[t], texture, self._turns[t]
+
+    def _resting_change(self, model, neutral):
+        """What the method changes at the source's rest, to be taken off everywhere: (S, S, 3) float32 or None.
+
+        Not inside a mouth that the photo does not show: there the method's values stand for themselves.
+        """
+        change = self._textures.at_rest() - neutral.rgb
+        if not change.any():
+            return None
+        size = change.shape[0]
+        mouth = region_texture(model, "mouth_interior", build_atlas(model, size))
+        return change * (1 - mouth * (1 - np.clip(2 * neutral.validity, 0, 1)))[..., None]
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
+def animate_photo(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
+                  track_path=None, pose=False, height=HEIGHT, crf=None, progress=True, timer=None, engine=NUMBA,
+                  weights=None, device="cpu"):
+    """Animates a photo by a video; writes `out` and `out`.report.json.
+
+    Parameters
+    ----------
+    source : path of a video
+    target : path of a photo
+    out : path of the result (.mp4, .mov, .mkv)
+    pose : bool, the head follows the source's turns, by less than MAX_TURN
+    height : int, pixels to which a higher photo is reduced
+    others : as of compositing.replace.replace_face
+
+    Returns
+    -------
+    dict, the report
+
+    Raises
+    ------
+    InputError : unusable input; nothing is written then
+    """
+    timer, remarks, out = timer or StageTimer(), [], Path(out)
+    info = probe(source)                          # says what is wrong with the video before any work is done
+    method = transfer_method(texture, model, weights, device)
+    known = None
+    if track_path is not None and Path(track_path).is_file():
+        known = load_track(track_path, model)
+        check_track(known, track_path, source, face, info)
+    with timer("target"):
+        photo = even_photo(read_image(target), height)
+        fit, count = fit_image(model, photo, detector, target_face, target, option="--target-face", engine=engine)
+        if count > 1:
+            remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
+                           "counted from the left")
+        person = target_from_photo(model, photo, fit)
+        person = reduced(person, texture_size_for(model, fit))
+    with timer("track"):
+        track = known
+        if track is None:
+            tracking = track_clip(model, source, detector, face, progress=progress, engine=engine)
+            track, more = tracking.track, tracking.remarks
+            remarks += more
+            if track_path is not None:
+                save_track(track, track_path)
+    if not (track.status == "ok").any():
+        raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
+                         "written")
+    neutral = None
+    if method is not static:
+        with timer("neutral texture"):
+            size = min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb))
+            neutral = neutral_source_texture(model, track, source, size, resting_frames(model, track))
+    animator = Animator(model, track, photo, fit, person, method, neutral, pose, timer)
+    inputs = {"source": str(source), "source_sha256": str(track.source_sha256),
+              "target": str(target), "target_sha256": file_hash(target)}
+    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
+                "target_face": target_face, "pose": pose, "height": height,
+                "texture_size": len(person.texture.rgb), "crf": crf}
+    held = _write(source, out, photo, animator, inputs, crf, timer, progress, remarks)
+    report = _report(inputs, settings, track, held, timer, remarks)
+    write_report(report, report_path(out))
+    return report
+
+
+def _write(source, out, photo, animator, inputs, crf, timer, progress, remarks):
+    """Writes the video; returns (n,) bool, which frames were held. Adds what the reader and writer say to remarks."""
+    planes, held = photo_planes(photo), []
+    marks = synthetic_marks(inputs["source_sha256"], inputs["target_sha256"], "animated photo")
+    options = {} if crf is None else {"crf": crf}
+    with VideoReader(source) as reader:
+        info = replace(reader.info, width=photo.shape[1], height=photo.shape[0], colour=PHOTO_COLOUR, subsampled=True,
+                       sample_aspect_ratio=None, rotation_deg=0)
+        with VideoWriter(out, info, metadata=marks, **options) as writer:
+            with progress_bar(info.frame_count_estimate, "animate", show=progress) as bar:
+                for frame in timer.each("decode", reader):
+                    rgb, changed, was_held = animator(frame)
+                    with timer("encode"):
+                        writer.write(PhotoFrame.at(frame, planes), rgb, changed)
+                    held.append(was_held)
+                    bar.update()
+        remarks += [x for x in (reader.damage, writer.audio_damage) if x and x not in remarks]
+    return np.array(held)
+
+
+def _report(inputs, settings, track, held, timer, remarks):
+    """build_report's in this command's words: `animated`, `held` for replaced, passed through."""
+    shown = np.zeros(len(track), bool)
+    shown[:len(held)] = ~held[:len(track)]
+    report = build_report(inputs, settings, track, shown, timer, len(held), remarks)
+    words = {"replaced": "animated", "passed_through": "held"}
+    rename = lambda d: {words.get(k, k): v for k, v in d.items()}
+    return {**rename(report), "per_frame": [rename(x) for x in report["per_frame"]]}
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m compositing.animate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="SOURCE.mp4", help="the video whose expressions are taken")
+    parser.add_argument("target", type=Path, metavar="TARGET.jpg", help="the photo that comes alive")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT.mp4",
+                        help="result (.mp4, .mov or .mkv); default TARGET_SOURCE.mp4 in the present folder")
+    parser.add_argument("--pose", action="store_true",
+                        help="the head also turns as the source's does from its calmest frame, by less than "
+                             f"{MAX_TURN:g} degrees; the surroundings follow, less towards the photo's border")
+    parser.add_argument("--texture", choices=METHODS, default="gan",
+                        help="what wrinkles, teeth and gaze come from: the trained generator ('gan', default), the "
+                             "source's own change ('delta'), or none but the photo's ('static')")
+    parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors",
+                        help="of the generator (texgan.train); default: the embedded ones")
+    parser.add_argument("--face", default="largest", metavar="N",
+                        help="face of the video: 'largest' or a number, from the left in its first frame with one")
+    parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
+    parser.add_argument("--track", type=Path, metavar="TRACK.npz",
+                        help="track of the video (fitting.track): read if the file exists, else written there")
+    parser.add_argument("--height", type=int, default=HEIGHT, metavar="PIXELS",
+                        help="higher photos are reduced to this (default: %(default)s)")
+    parser.add_argument("--crf", type=float, metavar="Q",
+                        help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    commands.add_common(parser)
+    return parser
+
+
+def _check(args, out):
+    """Raises InputError, before any work, for options and places that can't be used."""
+    if args.crf is not None and not 0 <= args.crf <= 51:
+        raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
+    if args.height < 64:
+        raise InputError(f"--height {args.height}: give 64 pixels or more")
+    commands.check_writable(out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
+    if out.exists() and args.source.exists() and out.samefile(args.source):
+        raise InputError(f"{out}: is the source itself; choose another name with -o")
+    commands.check_writable(report_path(out))
+    if args.track is not None:
+        commands.check_writable(args.track, "--track")
+
+
+def main(argv=None):
+    args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
+    backend = commands.check_device(args.device)
+    out = args.out or Path(f"{args.target.stem}_{args.source.stem}.mp4")
+    _check(args, out)
+    model = load_model(args.model)
+    report = animate_photo(args.source, args.target, out, model=model, detector=FaceDetector(),
+                           engine=engine_for(model, backend), texture=args.texture, face=args.face,
+                           target_face=args.target_face, track_path=args.track, pose=args.pose, height=args.height,
+                           crf=args.crf, weights=args.weights, device=backend.torch_device or "cpu")
+    for remark in report["remarks"]:
+        print(remark)
+    stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
+    held = report["frames"] - report["animated"]
+    where = f" ({', '.join(f'{a}-{b}' for a, b in report['held'][:8])})" if held else ""
+    print(f"wrote {out}: {report['frames']} frames, {report['animated']} animated, {held} held{where}; "
+          f"ms per frame: {stages}; details in {report_path(out)}")
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,65 @@
+"""The target's texture in every frame: the source's is lifted, the method infers, the mouth is redrawn."""
+from __future__ import annotations
+
+from compositing.mouth import MouthRedrawer, opening
+from compositing.report import StageTimer
+from fitting.lift import Lifter
+from fitting.texture import region_texture
+from texgan.transfer import GanTransfer, SourceTexture, static
+
+REGIONS = ("mouth_interior", "eyes", "eyebrows")
+
+
+class TexturePerformer:
+    """The target's texture as a clip's frames ask for it, in order.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    track : Track of the source
+    neutral : fitting.lift.Texture, the target's
+    method : what infers the target's texture, see texgan.transfer; default static
+    source_neutral : fitting.lift.Texture, the source's neutral one; None for `static`, which needs no source
+    timer : StageTimer that the stages are added to
+    """
+
+    def __init__(self, model, track, neutral, method=static, source_neutral=None, timer=None):
+        self._model, self._track, self._neutral = model, track, neutral
+        self._method, self._source_neutral = method, source_neutral
+        self._lifter = self._masks = self._redrawer = None
+        self._timer = timer or StageTimer()
+        if source_neutral:
+            self._lifter = Lifter(model, source_neutral.rgb.shape[0])
+            self._masks = [region_texture(model, name, self._lifter.atlas) for name in REGIONS]
+        if isinstance(method, GanTransfer):       # the other methods have the source's own mouth, or none
+            self._redrawer = MouthRedrawer(self._masks[0])
+
+    def __call__(self, rgb, t):
+        """The texture in frame t of the track: (S, S, 3) float32. rgb : (H, W, 3) uint8, that frame."""
+        texture, neutral = self._neutral.rgb, self._source_neutral
+        if neutral:
+            with self._timer("source texture"):
+                lifted = self._lifter.frame(rgb, self._track, t, neutral)
+            with self._timer("target texture"):
+                texture = self._method(self._neutral, self._source(lifted))
+        if self._redrawer:
+            with self._timer("mouth"):
+                marks, track = self._model.landmarks, self._track
+                opened = opening(self._model.shape(track.identity, track.expression[t], rows=marks), marks)
+                texture = self._redrawer.redraw(texture, lifted.rgb, lifted.validity, opened)
+        return texture
+
+    def at_rest(self):
+        """What the method makes of the source's neutral texture: (S, S, 3) float32, about the target's neutral one."""
+        if not self._source_neutral:
+            return self._neutral.rgb
+        return self._method(self._neutral, self._source(self._source_neutral))
+
+    def reset(self):
+        """Forgets the frames before: a cut, or frames left out."""
+        if self._redrawer:
+            self._redrawer.reset()
+
+    def _source(self, lifted):
+        neutral = self._source_neutral
+        return SourceTexture(lifted.rgb, lifted.validity, neutral.rgb, neutral.validity, *self._masks)
