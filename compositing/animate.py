@@ -30,6 +30,7 @@ from compositing.report import StageTimer, build_report, synthetic_marks, write_
 from compositing.retarget import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import SUFFIXES, VideoWriter, compose_yuv
 from facemodel.atlas import build_atlas
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -319,7 +320,7 @@ def _check(args, out):
 
 def main(argv=None):
     args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
-    backend = commands.check_device(args.device)
+    backend = backend_for(args.device)
     out = args.out or Path(f"{args.target.stem}_{args.source.stem}.mp4")
     _check(args, out)
     model = load_model(args.model)
