@@ -7,8 +7,9 @@ The face in source.mp4 is tracked, the photo's face is given its expression, pos
 where one picture ends and the other begins. Frames without a usable face are passed through and listed in
 OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see README.md, Consent.
 
-Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothing half-written), 2 when the command line
-can't be understood, 130 when interrupted.
+Exit status: 0 when the output is whole, 3 when it is finished, but more than 10 % of its frames had to be passed
+through, 1 on errors (one line on stderr, nothing half-written), 2 when the command line can't be understood, 130 when
+interrupted.
 """
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ import assets
 from compositing import seam
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.mouth import MouthRedrawer, opening
-from compositing.report import StageTimer, build_report, synthetic_marks, write_report
+from compositing.report import (
+    StageTimer,
+    build_report,
+    exit_status,
+    range_words,
+    synthetic_marks,
+    write_report,
+)
 from compositing.retarget import (
     Rendering,
     reduced,
@@ -278,7 +286,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             with progress_bar(len(track), "composite", show=progress) as bar:
                 for frame in timer.each("decode", reader):
                     write(compositor.push(frame))
-                    bar.update()
+                    bar.update(frame=frame.index)
             write(compositor.flush())
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
@@ -378,10 +386,11 @@ def main(argv=None):
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
     passed = report["frames"] - report["replaced"]
-    where = f" ({', '.join(f'{a}-{b}' for a, b in report['passed_through'][:8])})" if passed else ""
+    where = f" (frames {range_words(report['passed_through'])})" if passed else ""
     memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
     print(f"wrote {out}: {report['replaced']} of {report['frames']} frames replaced, {passed} passed through{where}; "
           f"ms per frame: {stages}{memory}; details in {report_path(out)}")
+    return exit_status(report)
 
 
 if __name__ == "__main__":

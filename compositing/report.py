@@ -17,6 +17,9 @@ import numpy as np
 from facemodel.errors import InputError
 
 VERSION = "0.1.0"
+PASSED_LIMIT = 0.10          # share of passed-through frames above which a run ends with INCOMPLETE
+INCOMPLETE = 3
+RANGES_SHOWN = 12
 
 
 class StageTimer:
@@ -113,6 +116,20 @@ def passed_ranges(replaced):
         return []
     runs = np.split(passed, np.flatnonzero(np.diff(passed) > 1) + 1)
     return [[int(r[0]), int(r[-1])] for r in runs]
+
+
+def range_words(ranges, limit=RANGES_SHOWN):
+    """Ranges as text: [[4, 7], [9, 9]] -> "4-7, 9"; of more than `limit` of them the rest is counted."""
+    words = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:limit]]
+    if len(ranges) > limit:
+        words.append(f"and {len(ranges) - limit} more ranges")
+    return ", ".join(words)
+
+
+def exit_status(report):
+    """Status that a finished command ends with: INCOMPLETE when too many frames were passed through, else 0."""
+    wanted = report["frames"]
+    return INCOMPLETE if wanted - report["replaced"] > PASSED_LIMIT * wanted else 0
 
 
 def build_report(inputs, settings, track, replaced, timer, frames, remarks):

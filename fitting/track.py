@@ -262,7 +262,7 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
                 for name in ("expression", "rotation", "translation"):
                     getattr(smooth, name)[t] = getattr(raw, name)[t]
             _place(smooth, ready)
-            bar.update()
+            bar.update(frame=t)
         _place(smooth, smoother.flush())
     first = int(np.argmax(raw.status != "no_face"))
     for track in (raw, smooth):
