@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,11 @@ from fitting.images import read_image
 from fitting.lift import Lifter, Texture
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
+from fitting.span import cut_track, parse_edge, resolve_span
 from fitting.texture import region_texture
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
-from fitting.video_reader import VideoFrame, VideoReader, probe
+from fitting.video_reader import WHOLE, VideoFrame, VideoReader, probe
 from texgan.transfer import METHODS, GanTransfer, SourceTexture, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
@@ -199,14 +200,15 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
     calm = usable[np.argsort(effort, kind="stable")[:max(NEUTRAL_FRAMES, len(usable) // 20)]]
     chosen = np.sort(calm)[np.linspace(0, len(calm) - 1, min(NEUTRAL_FRAMES, len(calm))).astype(int)]
     lifter = Lifter(model, size)
-    lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, read_pictures(path, chosen))]
+    pictures = read_pictures(path, track.frame_index[chosen])
+    lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, pictures)]
     return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
-                 engine=NUMBA, weights=None, device="cpu"):
+                 engine=NUMBA, weights=None, device="cpu", start=None, end=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -227,6 +229,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     engine : fitting.solver.Engine
     weights : path of the texture generator's weights; default the shipped ones
     device : 'cpu' or 'cuda', where the generator runs
+    start, end : fitting.span.Edge or None, the part in which the face is replaced; other frames are passed through
 
     Returns
     -------
@@ -239,10 +242,11 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     timer, remarks = timer or StageTimer(), []
     out = Path(out)
     info, known = probe(source), None             # says what is wrong with the video before any work is done
+    span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
-        _check_track(known, track_path, source, face, info)
+        known = _check_track(known, track_path, source, face, info, span)
     with timer("target"):
         if virtual is not None:
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
@@ -257,7 +261,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     with timer("track"):
         track = known
         if track is None:
-            tracking = track_clip(model, source, detector, face, progress=progress, engine=engine)
+            tracking = track_clip(model, source, detector, face, progress=progress, engine=engine, span=span)
             track, more = tracking.track, tracking.remarks
             remarks += more
             if track_path is not None:
@@ -281,11 +285,18 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
                 for frame, picture, alpha in finished:
                     with timer("encode"):
                         writer.write(frame, picture, alpha)
-                    replaced[frame.index] = picture is not None
+                    if picture is not None:
+                        replaced[frame.index] = True
 
-            with progress_bar(len(track), "composite", show=progress) as bar:
+            total = len(track) if span == WHOLE else reader.info.frame_count_estimate
+            with progress_bar(total, "composite", show=progress) as bar:
                 for frame in timer.each("decode", reader):
-                    write(compositor.push(frame))
+                    row = frame.index - span.first
+                    if 0 <= row < len(track):
+                        write(compositor.push(replace(frame, index=row)))
+                    else:
+                        write(compositor.flush())
+                        write([(frame, None, None)])
                     bar.update(frame=frame.index)
             write(compositor.flush())
             if not replaced.any():
@@ -299,14 +310,15 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
                 "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf}
+                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+                "start": start and start.text, "end": end and end.text}
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
     return report
 
 
-def _check_track(track, path, source, face, info):
-    """Raises InputError when a track was made of something else than `source`, or of another of its faces."""
+def _check_track(track, path, source, face, info, span):
+    """The span's part of a track; InputError when it is of something else than `source`, or of another of its faces."""
     remedy = "give another name with --track, or delete it to track again"
     if tuple(track.image_size) != (info.height, info.width):
         raise InputError(f"{path}: is the track of a clip of another size than {source}; {remedy}")
@@ -314,6 +326,11 @@ def _check_track(track, path, source, face, info):
         raise InputError(f"{path}: is the track of another clip than {source}; {remedy}")
     if str(track.face) != face:
         raise InputError(f"{path}: was made with --face {track.face}, not {face}; {remedy}")
+    part = cut_track(track, span)
+    if part is None:
+        raise InputError(f"{path}: holds frames {track.frame_index[0]}-{track.frame_index[-1]} only, which is not all "
+                         f"that is to be replaced; {remedy}")
+    return part
 
 
 def report_path(out):
@@ -342,6 +359,12 @@ def build_parser():
     parser.add_argument("--seam", choices=COSTS, default="between",
                         help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' "
                              "each, eq. 9 (default: %(default)s)")
+    parser.add_argument("--start", metavar="T",
+                        help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
+                             "the first frame")
+    parser.add_argument("--end", metavar="T",
+                        help="replace up to here, likewise; the frame at T itself stays. Frames outside are tracked "
+                             "and changed by nothing, they pass through the encoder once")
     parser.add_argument("--crf", type=float, metavar="Q",
                         help="H.264 quality, 0 (lossless) to 51; default visually lossless")
     parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
@@ -377,18 +400,22 @@ def main(argv=None):
     commands.check_writable(report_path(out))
     if args.track is not None:
         commands.check_writable(args.track, "--track")
+    start, end = (None if text is None else parse_edge(text, option)
+                  for text, option in ((args.start, "--start"), (args.end, "--end")))
     model = load_model(args.model)
     report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
                           texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
                           track_path=args.track, cost=args.seam, crf=args.crf,
-                          weights=args.weights, device=backend.torch_device or "cpu")
+                          weights=args.weights, device=backend.torch_device or "cpu", start=start, end=end)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
-    passed = report["frames"] - report["replaced"]
+    wanted = report["frames"] - report["outside_span"]
+    passed = wanted - report["replaced"]
+    outside = f", {report['outside_span']} outside the span unchanged" if report["outside_span"] else ""
     where = f" (frames {range_words(report['passed_through'])})" if passed else ""
     memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
-    print(f"wrote {out}: {report['replaced']} of {report['frames']} frames replaced, {passed} passed through{where}; "
+    print(f"wrote {out}: {report['replaced']} of {wanted} frames replaced, {passed} passed through{where}{outside}; "
           f"ms per frame: {stages}{memory}; details in {report_path(out)}")
     return exit_status(report)
 

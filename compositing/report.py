@@ -109,13 +109,13 @@ def synthetic_marks(source, target):
     }
 
 
-def passed_ranges(replaced):
-    """Ranges of frames that were passed through: (F,) bool -> list of [first, last]."""
+def passed_ranges(replaced, start=0):
+    """Ranges of frames that were passed through: (F,) bool, from frame `start` on -> list of [first, last]."""
     passed = np.flatnonzero(~np.asarray(replaced, bool))
     if not len(passed):
         return []
     runs = np.split(passed, np.flatnonzero(np.diff(passed) > 1) + 1)
-    return [[int(r[0]), int(r[-1])] for r in runs]
+    return [[start + int(r[0]), start + int(r[-1])] for r in runs]
 
 
 def range_words(ranges, limit=RANGES_SHOWN):
@@ -128,7 +128,7 @@ def range_words(ranges, limit=RANGES_SHOWN):
 
 def exit_status(report):
     """Status that a finished command ends with: INCOMPLETE when too many frames were passed through, else 0."""
-    wanted = report["frames"]
+    wanted = report["frames"] - report["outside_span"]
     return INCOMPLETE if wanted - report["replaced"] > PASSED_LIMIT * wanted else 0
 
 
@@ -138,8 +138,8 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
     Parameters
     ----------
     inputs, settings : dict of what JSON can hold
-    track : Track of the source
-    replaced : (F,) bool, frames that show the target
+    track : Track of the source, or of the span of it that was to be replaced
+    replaced : (F,) bool, frames of the track that show the target
     timer : StageTimer
     frames : int, frames written
     remarks : list of str, what the user should know
@@ -150,7 +150,9 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
         "tool": f"dynatex {VERSION}", "hardware": hardware_line(), "inputs": inputs, "settings": settings,
         "settings_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "model": {"name": str(track.model_name), "hash": str(track.model_hash)},
-        "frames": frames, "replaced": int(np.sum(replaced)), "passed_through": passed_ranges(replaced),
+        "frames": frames, "replaced": int(np.sum(replaced)),
+        "passed_through": passed_ranges(replaced, int(track.frame_index[0])),
+        "span": [int(track.frame_index[0]), int(track.frame_index[-1]) + 1], "outside_span": frames - len(track),
         "milliseconds_per_frame": {k: round(1000 * v / max(frames, 1), 2) for k, v in timer.seconds.items()},
         "peak_memory_mb": None if peak is None else round(peak), "remarks": list(remarks),
         "median_photometric_error": number(np.nanmedian(track.photometric_error)),

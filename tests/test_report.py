@@ -11,4 +11,4 @@ def test_ranges_in_words():
 
 @pytest.mark.parametrize(("replaced", "status"), [(100, 0), (90, 0), (89, 3), (1, 3)])
 def test_status(replaced, status):
-    assert exit_status({"frames": 100, "replaced": replaced}) == status
+    assert exit_status({"frames": 150, "outside_span": 50, "replaced": replaced}) == status

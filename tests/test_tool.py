@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 import compositing.replace
@@ -66,3 +67,32 @@ def test_status_3_when_many_frames_are_passed_through(capsys, clip, track, tmp_p
     printed = capsys.readouterr().out
     assert f"{len(lost)} passed through (frames {', '.join(map(str, lost))})" in printed
     assert len(clips.decoded(tmp_path / "out.mp4")) == COUNT
+
+
+def test_a_span_is_tracked_and_replaced_and_nothing_else(capsys, clip, tmp_path):
+    """Frames 4 to 9; the others come through the encoder as they do without any face."""
+    out, t = tmp_path / "out.mp4", tmp_path / "t.npz"
+    assert run(clip, "-o", out, "--track", t, "--crf", 4, "--start", "4f", "--end", "0.32") == 0
+    assert "6 of 6 frames replaced, 0 passed through, 10 outside the span unchanged" in capsys.readouterr().out
+    assert load_track(t).frame_index.tolist() == list(range(4, 10))
+    report = report_of(out)
+    assert report["span"] == [4, 10] and report["frames"] == COUNT and report["passed_through"] == []
+    assert clips.video_times(out) == clips.video_times(clip)
+    assert clips.sound_packets(out) == clips.sound_packets(clip)
+    before, after = clips.decoded(clip), clips.decoded(out)
+    for k in range(COUNT):
+        change = np.abs(before[k].astype(int) - after[k]).mean()
+        assert change > 1.5 if 4 <= k < 10 else change < 0.8, (k, change)
+    assert run(clip, "-o", out, "--track", t, "--start", "3f") == 1
+    assert "holds frames 4-9 only" in capsys.readouterr().err
+    assert run(clip, "-o", out, "--track", t, "--start", "5f", "--end", "8f") == 0
+    assert report_of(out)["span"] == [5, 8]
+
+
+def test_spans_that_make_no_sense(capsys, clip, tmp_path):
+    for options, words in ((["--start", "9"], "0.50 s"), (["--end", "x"], "--end x"), (["--start", "900f"], "900"),
+                           (["--start", "5f", "--end", "5f"], "--end 5f")):
+        assert run(clip, "-o", tmp_path / "out.mp4", *options) == 1
+        error = capsys.readouterr().err
+        assert words in error and error.count("error: ") == 1
+    assert not list(tmp_path.iterdir())
