@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 import assets
-from compositing import seam
+from compositing import seam, views
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.mouth import MouthRedrawer, opening
 from compositing.report import (
@@ -68,10 +69,11 @@ GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leav
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that waits for its labels, with its rendering."""
+    """A frame that waits for its labels, with its rendering, and its texture if it will be shown."""
 
     frame: VideoFrame
     rendering: Rendering
+    texture: np.ndarray | None = None
 
 
 class Compositor:
@@ -86,10 +88,11 @@ class Compositor:
     source_neutral : fitting.lift.Texture, the source's neutral one, for methods that need the source
     cost, smoothness : of compositing.graph_cut
     timer : StageTimer that the stages are added to
+    inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None):
+                 timer=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._method, self._source_neutral = method, source_neutral
         self._lifter = Lifter(model, source_neutral.rgb.shape[0]) if source_neutral else None
@@ -105,6 +108,8 @@ class Compositor:
         self._seat = seat_on(model, target.identity, track.identity)
         self._waiting, self._gain, self._broken = deque(), None, True
         self._timer = timer or StageTimer()
+        self._inspect, self._shown = inspect, None
+        self.inspection = None      # compositing.views.Inspection of the frame yielded last
 
     def push(self, frame):
         """Takes the next VideoFrame; yields (frame, rgb, alpha) for frames that are finished.
@@ -112,11 +117,12 @@ class Compositor:
         rgb : (H, W, 3) float32 in [0, 1], alpha : (H, W) float32, 0 where the source is untouched; both None for a
         frame that is passed through
         """
-        t = frame.index
-        usable = t < len(self._track) and self._track.status[t] == "ok"
+        t = frame.index - int(self._track.frame_index[0])
+        usable = 0 <= t < len(self._track) and self._track.status[t] == "ok"
         rendering = self._render(frame, t) if usable else None
         if rendering is None:
             yield from self._finish(self._labeller.flush())
+            self.inspection = None
             yield frame, None, None
             self._broken = True
             if self._redrawer:
@@ -124,7 +130,7 @@ class Compositor:
             return
         with self._timer("seam"):
             labels = self._label(frame, rendering)
-        self._waiting.append(_Waiting(frame, rendering))
+        self._waiting.append(_Waiting(frame, rendering, self._shown))
         yield from self._finish(labels)
 
     def flush(self):
@@ -147,6 +153,7 @@ class Compositor:
                 marks = model.landmarks
                 opened = opening(model.shape(track.identity, track.expression[t], rows=marks), marks)
                 texture = self._redrawer.redraw(texture, lifted.rgb, lifted.validity, opened)
+        self._shown = views.thumbnail(texture) if self._inspect else None
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
@@ -183,6 +190,8 @@ class Compositor:
                 picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
                 whole = np.zeros(picture.shape[:2], np.float32)
                 whole[top:bottom, left:right] = alpha
+            if self._inspect:
+                self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.texture)
             yield waiting.frame, picture, whole
 
 
@@ -208,7 +217,8 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
-                 engine=NUMBA, weights=None, device="cpu", start=None, end=None):
+                 engine=NUMBA, weights=None, device="cpu", start=None, end=None, compare=None,
+                 debug=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -230,6 +240,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     weights : path of the texture generator's weights; default the shipped ones
     device : 'cpu' or 'cuda', where the generator runs
     start, end : fitting.span.Edge or None, the part in which the face is replaced; other frames are passed through
+    compare, debug : optional paths of further videos, see compositing.views
 
     Returns
     -------
@@ -276,24 +287,34 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     if method is not static:
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
-    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer)
+    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer,
+                            inspect=debug is not None)
     replaced = np.zeros(len(track), bool)
     options = {} if crf is None else {"crf": crf}
+    marks = synthetic_marks(source_hash, target_hash)
     with VideoReader(source) as reader:
-        with VideoWriter(out, reader, metadata=synthetic_marks(source_hash, target_hash), **options) as writer:
+        with ExitStack() as stack:
+            writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **options))
+            shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks))
+                     for kind, path in (("compare", compare), ("debug", debug)) if path is not None]
+
             def write(finished):
                 for frame, picture, alpha in finished:
                     with timer("encode"):
                         writer.write(frame, picture, alpha)
+                    for view in shown:
+                        with timer("views"):
+                            inspection = None if picture is None else compositor.inspection
+                            view.write(frame, picture, alpha, inspection)
                     if picture is not None:
-                        replaced[frame.index] = True
+                        replaced[frame.index - span.first] = True
 
             total = len(track) if span == WHOLE else reader.info.frame_count_estimate
             with progress_bar(total, "composite", show=progress) as bar:
                 for frame in timer.each("decode", reader):
                     row = frame.index - span.first
                     if 0 <= row < len(track):
-                        write(compositor.push(replace(frame, index=row)))
+                        write(compositor.push(frame))
                     else:
                         write(compositor.flush())
                         write([(frame, None, None)])
@@ -365,11 +386,28 @@ def build_parser():
     parser.add_argument("--end", metavar="T",
                         help="replace up to here, likewise; the frame at T itself stays. Frames outside are tracked "
                              "and changed by nothing, they pass through the encoder once")
+    parser.add_argument("--compare", type=Path, metavar="VIDEO", help="also write the source beside the result")
+    parser.add_argument("--debug", type=Path, metavar="VIDEO",
+                        help="also write source, mesh, texture, seam and result side by side")
     parser.add_argument("--crf", type=float, metavar="Q",
                         help="H.264 quality, 0 (lossless) to 51; default visually lossless")
     parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
     commands.add_common(parser)
     return parser
+
+
+def _check_views(args, source, out):
+    """Raises InputError, before any work, for a --compare or --debug that can't be written or would hit other files."""
+    taken_names = {source.resolve(): "the source", out.resolve(): "the result"}
+    for option, path in (("--compare", args.compare), ("--debug", args.debug)):
+        if path is None:
+            continue
+        commands.check_writable(path, option)
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{option} {path}: unknown suffix '{path.suffix}'; name it {', '.join(SUFFIXES)}")
+        if path.resolve() in taken_names:
+            raise InputError(f"{option} {path}: is {taken_names[path.resolve()]} itself; choose another name")
+        taken_names[path.resolve()] = f"the video of {option}"
 
 
 def main(argv=None):
@@ -398,6 +436,7 @@ def main(argv=None):
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"{out}: is the source itself; choose another name with -o")
     commands.check_writable(report_path(out))
+    _check_views(args, source, out)
     if args.track is not None:
         commands.check_writable(args.track, "--track")
     start, end = (None if text is None else parse_edge(text, option)
@@ -406,7 +445,8 @@ def main(argv=None):
     report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
                           texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
                           track_path=args.track, cost=args.seam, crf=args.crf,
-                          weights=args.weights, device=backend.torch_device or "cpu", start=start, end=end)
+                          weights=args.weights, device=backend.torch_device or "cpu", start=start, end=end,
+                          compare=args.compare, debug=args.debug)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
@@ -415,6 +455,8 @@ def main(argv=None):
     outside = f", {report['outside_span']} outside the span unchanged" if report["outside_span"] else ""
     where = f" (frames {range_words(report['passed_through'])})" if passed else ""
     memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
+    for path in filter(None, (args.compare, args.debug)):
+        print(f"wrote {path}")
     print(f"wrote {out}: {report['replaced']} of {wanted} frames replaced, {passed} passed through{where}{outside}; "
           f"ms per frame: {stages}{memory}; details in {report_path(out)}")
     return exit_status(report)

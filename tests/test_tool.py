@@ -96,3 +96,41 @@ def test_spans_that_make_no_sense(capsys, clip, tmp_path):
         error = capsys.readouterr().err
         assert words in error and error.count("error: ") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_views(capsys, clip, track, tmp_path):
+    """Both views show every frame at its time; their panels show what they say; the result is what it is without."""
+    known = load_track(track)
+    what = known.status.copy()
+    what[2] = "lost"
+    save_track(replace(known, status=what), tmp_path / "t.npz")
+    common = [clip, "--track", tmp_path / "t.npz", "--start", "1f", "--end", "9f", "-o"]
+    assert run(*common, tmp_path / "plain.mp4") == 3
+    assert run(*common, tmp_path / "out.mp4", "--compare", tmp_path / "c.mp4", "--debug", tmp_path / "d.mp4") == 3
+    assert "wrote" in capsys.readouterr().out
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+    source, result = clips.decoded(clip), clips.decoded(tmp_path / "out.mp4")
+    for name, width in (("c.mp4", 2 * 480), ("d.mp4", 4 * 480 + 360)):
+        shown, times = clips.decoded(tmp_path / name), clips.video_times(tmp_path / name)
+        assert len(shown) == COUNT and shown[0].shape == (360, width, 3)
+        assert np.allclose(np.float64(times), np.float64(clips.video_times(clip)), atol=0.001)
+        for t in (0, 2, 5):
+            below = np.s_[40:]                                              # the words
+            assert np.abs(shown[t][:, :480][below].astype(int) - source[t][below]).mean() < 3
+            assert np.abs(shown[t][:, -480:][below].astype(int) - result[t][below]).mean() < 3
+    for t, made in ((0, False), (2, False), (5, True)):
+        texture, mesh = shown[t][40:, 960:1320], shown[t][40:, 480:960]
+        assert (texture.std() > 10) == made
+        assert (np.abs(mesh.astype(int) - source[t][40:]).mean() > 3) == made
+
+
+def test_views_that_cannot_be_written(capsys, clip, tmp_path):
+    out = tmp_path / "out.mp4"
+    for options, words in ((["--compare", clip], "source"), (["--debug", out], "result"),
+                           (["--compare", tmp_path / "c.avi"], ".mkv"),
+                           (["--debug", tmp_path / "no" / "d.mp4"], "--debug"),
+                           (["--compare", tmp_path / "c.mp4", "--debug", tmp_path / "c.mp4"], "--compare")):
+        assert run(clip, "-o", out, *options) == 1
+        assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
