@@ -26,6 +26,7 @@ import assets
 from compositing import seam, views
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.mouth import MouthRedrawer, opening
+from compositing.pieces import composite_pieces
 from compositing.report import (
     StageTimer,
     build_report,
@@ -45,6 +46,7 @@ from compositing.retarget import (
 )
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
+from compositing.workdir import WorkDir, kept_fit, kept_track, remove_leftovers, result_journal, told_where
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
@@ -58,7 +60,7 @@ from fitting.span import cut_track, parse_edge, resolve_span
 from fitting.texture import region_texture
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
-from fitting.video_reader import WHOLE, VideoFrame, VideoReader, probe
+from fitting.video_reader import WHOLE, Span, VideoFrame, VideoReader, probe
 from texgan.transfer import METHODS, GanTransfer, SourceTexture, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
@@ -136,6 +138,22 @@ class Compositor:
     def flush(self):
         """Yields the frames that still wait."""
         yield from self._finish(self._labeller.flush())
+
+    def settle(self):
+        """Yields the frames that still wait; the next frame continues them. Then `state` can be taken."""
+        yield from self._finish(self._labeller.settle())
+
+    def state(self):
+        """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
+        return {"gain": self._gain, "broken": self._broken, "labeller": self._labeller.state(),
+                "redrawer": self._redrawer.state() if self._redrawer else None}
+
+    def restore(self, state):
+        """Goes on from a state of a compositor of the same settings."""
+        self._gain, self._broken = state["gain"], state["broken"]
+        self._labeller.restore(state["labeller"])
+        if self._redrawer:
+            self._redrawer.restore(state["redrawer"])
 
     def _render(self, frame, t):
         model, track = self._model, self._track
@@ -218,7 +236,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE):
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
                  engine=NUMBA, weights=None, device="cpu", start=None, end=None, compare=None,
-                 debug=None):
+                 debug=None, work=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -241,6 +259,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     device : 'cpu' or 'cuda', where the generator runs
     start, end : fitting.span.Edge or None, the part in which the face is replaced; other frames are passed through
     compare, debug : optional paths of further videos, see compositing.views
+    work : compositing.workdir.WorkDir, open, in which unfinished work is found and kept; default none
 
     Returns
     -------
@@ -262,18 +281,18 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         if virtual is not None:
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
         else:
-            image = read_image(target)
-            fit, count = fit_image(model, image, detector, target_face, target, option="--target-face",
-                                   engine=engine)
+            image, target_hash = read_image(target), file_hash(target)
+            fit, count = kept_fit(work, model, target_hash, target_face, engine, lambda: fit_image(
+                model, image, detector, target_face, target, option="--target-face", engine=engine))
             if count > 1:
                 remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                                "counted from the left")
-            person, target_hash = target_from_photo(model, image, fit), file_hash(target)
+            person = target_from_photo(model, image, fit)
     with timer("track"):
         track = known
         if track is None:
-            tracking = track_clip(model, source, detector, face, progress=progress, engine=engine, span=span)
-            track, more = tracking.track, tracking.remarks
+            track, more = kept_track(work, model, source, face, span, engine, lambda folder: track_clip(
+                model, source, detector, face, progress=progress, engine=engine, span=span, folder=folder))
             remarks += more
             if track_path is not None:
                 save_track(track, track_path)
@@ -290,36 +309,30 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer,
                             inspect=debug is not None)
     replaced = np.zeros(len(track), bool)
-    options = {} if crf is None else {"crf": crf}
+    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
+                "target_face": target_face, "virtual": virtual, "seam_cost": cost,
+                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+                "start": start and start.text, "end": end and end.text}
+    journal = result_journal(work, model, track, target_hash, settings, weights, engine, device,
+                             [compare is not None, debug is not None])
+    options = {"keep_pieces": journal is not None}
+    if work is not None:
+        for path in filter(None, (out, compare, debug)):
+            remove_leftovers(Path(path))
     marks = synthetic_marks(source_hash, target_hash)
-    with VideoReader(source) as reader:
+    quality = {} if crf is None else {"crf": crf}
+    done = 0 if journal is None or not journal.count else journal.state["end"]
+    with VideoReader(source, Span(done)) as reader:
         with ExitStack() as stack:
-            writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **options))
-            shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks))
+            writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **quality, **options))
+            shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks,
+                                                           **options))
                      for kind, path in (("compare", compare), ("debug", debug)) if path is not None]
-
-            def write(finished):
-                for frame, picture, alpha in finished:
-                    with timer("encode"):
-                        writer.write(frame, picture, alpha)
-                    for view in shown:
-                        with timer("views"):
-                            inspection = None if picture is None else compositor.inspection
-                            view.write(frame, picture, alpha, inspection)
-                    if picture is not None:
-                        replaced[frame.index - span.first] = True
 
             total = len(track) if span == WHOLE else reader.info.frame_count_estimate
             with progress_bar(total, "composite", show=progress) as bar:
-                for frame in timer.each("decode", reader):
-                    row = frame.index - span.first
-                    if 0 <= row < len(track):
-                        write(compositor.push(frame))
-                    else:
-                        write(compositor.flush())
-                        write([(frame, None, None)])
-                    bar.update(frame=frame.index)
-            write(compositor.flush())
+                composite_pieces(timer.each("decode", reader), compositor, writer, shown, replaced, journal,
+                                 first=span.first, timer=timer, bar=bar)
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written
@@ -329,12 +342,10 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             remarks.append(writer.audio_damage)
     inputs = {"source": str(source), "source_sha256": source_hash,
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
-    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
-                "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
-                "start": start and start.text, "end": end and end.text}
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
+    if work is not None:
+        work.finish()
     return report
 
 
@@ -391,6 +402,11 @@ def build_parser():
                         help="also write source, mesh, texture, seam and result side by side")
     parser.add_argument("--crf", type=float, metavar="Q",
                         help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    parser.add_argument("--work", type=Path, metavar="DIR",
+                        help="folder for unfinished work, which the same command goes on from after it was stopped or "
+                             "killed; keeps tracks and fits for other photos and settings. Default: OUT.mp4.work, "
+                             "removed at the end")
+    parser.add_argument("--no-resume", action="store_true", help="start anew, forget what is in the work folder")
     parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
     commands.add_common(parser)
     return parser
@@ -441,12 +457,17 @@ def main(argv=None):
         commands.check_writable(args.track, "--track")
     start, end = (None if text is None else parse_edge(text, option)
                   for text, option in ((args.start, "--start"), (args.end, "--end")))
+    work = WorkDir(args.work or out.with_name(out.name + ".work"), keep=args.work is not None,
+                   resume=not args.no_resume)
     model = load_model(args.model)
-    report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
-                          texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
-                          track_path=args.track, cost=args.seam, crf=args.crf,
-                          weights=args.weights, device=backend.torch_device or "cpu", start=start, end=end,
-                          compare=args.compare, debug=args.debug)
+    with work, told_where(work):
+        report = replace_face(source, target, out, model=model, detector=FaceDetector(),
+                              engine=engine_for(model, backend),
+                              texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
+                              track_path=args.track, cost=args.seam, crf=args.crf,
+                              weights=args.weights, device=backend.torch_device or "cpu", start=start, end=end,
+                              compare=args.compare, debug=args.debug,
+                              work=work)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())

@@ -20,6 +20,8 @@ import numpy as np
 
 from facemodel.errors import InputError
 
+EVERY = 250          # frames between the states that are kept of a track in the making
+
 
 def save(path, tree):
     """Writes plain data.
@@ -115,7 +117,7 @@ def _taken_apart(tree, arrays):
 def _put_together(skeleton, arrays):
     (kind, content), = skeleton.items()
     if kind == "array":
-        return arrays[f"a{content}"]
+        return arrays[f"a{content}"][()]         # numbers come back as numbers
     if kind == "dict":
         return {k: _put_together(v, arrays) for k, v in content}
     if kind == "list":

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
+from fitting import checkpoint, commands
 from fitting.detection import FaceDetector, eye_distance
 from fitting.fit import fit_frames, initial_pose, taken
 from fitting.follow import choose_key_frames, follow
@@ -31,6 +31,7 @@ from fitting.solver import NUMBA, Appearance, Settings, draw_samples, engine_for
 from fitting.steadiness import steadiness
 from fitting.trackfile import Track, file_hash, save_track
 from fitting.trust import Trust
+from fitting.unfinished import UnfinishedTrack
 from fitting.video_reader import WHOLE, VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
@@ -42,18 +43,21 @@ MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12       # beyond them a frame is not tr
 UNSURE, LOST = 0.65, 0.35                        # confidence (see Fitted.status)
 
 
-def read_landmarks(path, detector, face="largest", progress=True, span=WHOLE):
+def read_landmarks(path, detector, face="largest", progress=True, span=WHOLE, journal=None):
     """First reading: landmarks of every frame (fitting.follow.Following) and the reader's word on damage or None."""
-    with VideoReader(path, span) as reader:
+    done = 0 if journal is None else checkpoint.EVERY * journal.count
+    with VideoReader(path, replace(span, first=span.first + done)) as reader:
         total = span.count(reader.info.frame_count_estimate)
         with progress_bar(total, "landmarks", show=progress) as bar:
-            following = follow(_pictures(reader, path, span), detector, face, path, bar.update)
+            bar.update(done)
+            pictures = _pictures(reader, path, span, done)
+            following = follow(pictures, detector, face, path, bar.update, journal)
         return following, reader.damage
 
 
-def _pictures(reader, path, span):
+def _pictures(reader, path, span, done):
     """RGB pictures of a span; InputError when the clip ends before it."""
-    empty = True
+    empty = done == 0
     for frame in reader:
         yield frame.rgb
         empty = False
@@ -205,6 +209,16 @@ class FrameTracker:
         self._last = None if fitted.status == "lost" else frame
         return fitted
 
+    def state(self):
+        """What is remembered from frame to frame, as plain data (see fitting.checkpoint)."""
+        last = None if self._last is None else {name: getattr(self._last, name) for name in PER_FRAME_BLOCKS}
+        return {"last": last, "trust": self._trust.grid}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        self._last = None if state["last"] is None else Frame(**state["last"])
+        self._trust = replace(self._trust, grid=state["trust"])
+
     def forget(self):
         """The face is gone; the next step starts cold and trusts all of it."""
         self._last = None
@@ -227,7 +241,8 @@ class Tracking:
 
 # matrices are small: BLAS threads would only take turns with numba's
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA, span=WHOLE):
+def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA, span=WHOLE,
+               folder=None):
     """Tracks a face through a clip.
 
     Parameters
@@ -239,6 +254,7 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
     key_frames : int, frames that identity, albedo and focal length are solved from
     engine : fitting.solver.Engine
     span : fitting.span.Span, the part to be tracked; nothing behind it is read
+    folder : optional path where unfinished work is kept, from which a later call with the same arguments goes on
 
     Returns
     -------
@@ -248,15 +264,23 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
     ------
     InputError : when the clip can't be read or shows no face
     """
-    following, damage = read_landmarks(path, detector, face, progress, span)
+    kept = UnfinishedTrack(folder)
+    following, damage = kept.following(lambda journal: read_landmarks(path, detector, face, progress, span, journal))
     keys = choose_key_frames(following, key_frames)
-    pictures = read_pictures(path, [span.first + k for k in keys])
-    person = fit_person(model, pictures, list(following.landmarks[keys].astype(np.float64)), engine)
+
+    def look_at_keys():
+        pictures = read_pictures(path, [span.first + k for k in keys])
+        return fit_person(model, pictures, list(following.landmarks[keys].astype(np.float64)), engine)
+
+    person = kept.person(look_at_keys)
     tracker, smoother = FrameTracker(model, person, engine), RunSmoother(model.expression_range)
     raw = _empty_track(model, person, following, file_hash(path), str(face), span)
     smooth = replace(raw, expression=raw.expression.copy(), rotation=raw.rotation.copy(),
                      translation=raw.translation.copy())
-    with VideoReader(path, span) as reader, progress_bar(len(raw), "fit", show=progress) as bar:
+    done = kept.restore(raw, smooth, tracker, smoother)
+    rest = replace(span, first=span.first + done)
+    with VideoReader(path, rest) as reader, progress_bar(len(raw), "fit", show=progress) as bar:
+        bar.update(done)
         info = reader.info
         raw.image_size[:], raw.principal_point[:] = [info.height, info.width], [info.width / 2, info.height / 2]
         for video_frame in reader:
@@ -274,6 +298,8 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
                 for name in ("expression", "rotation", "translation"):
                     getattr(smooth, name)[t] = getattr(raw, name)[t]
             _place(smooth, ready)
+            if (t + 1) % checkpoint.EVERY == 0:
+                kept.append(t + 1, raw, smooth, tracker, smoother)
             bar.update(frame=video_frame.index)
         _place(smooth, smoother.flush())
     first = int(np.argmax(raw.status != "no_face"))
