@@ -7,6 +7,8 @@ The face in source.mp4 is tracked, the photo's face is given its expression, pos
 where one picture ends and the other begins. Frames without a usable face are passed through and listed in
 OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see README.md, Consent.
 
+A run that was stopped, killed or ran out of disk goes on when the same command is given again; see --work.
+
 Exit status: 0 when the output is whole, 3 when it is finished, but more than 10 % of its frames had to be passed
 through, 1 on errors (one line on stderr, nothing half-written), 2 when the command line can't be understood, 130 when
 interrupted.
