@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+import compositing.pieces
 import compositing.replace
 import fitting.fit
 import fitting.track
@@ -134,3 +135,38 @@ def test_views_that_cannot_be_written(capsys, clip, tmp_path):
         assert run(clip, "-o", out, *options) == 1
         assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_work_folder_keeps_the_track_and_an_interrupted_result(capsys, clip, tmp_path, monkeypatch):
+    """What a changed setting does not touch is not done again; the same command goes on; --no-resume starts anew."""
+    monkeypatch.setattr(compositing.pieces, "PIECE", 5)
+    work, out = tmp_path / "w", tmp_path / "out.mp4"
+    push, pushed = compositing.replace.Compositor.push, []
+    stop_at = 12
+
+    def counted(self, frame):
+        if frame.index == stop_at:
+            raise KeyboardInterrupt
+        pushed.append(frame.index)
+        yield from push(self, frame)
+
+    monkeypatch.setattr(compositing.replace.Compositor, "push", counted)
+    assert run(clip, "-o", out, "--work", work) == 130
+    assert f"kept in {work}" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["w"] and len(list(work.glob("result_*/piece_*"))) == 2
+    tracked = list(work.glob("track_*"))
+    assert len(tracked) == 1 and not list(work.glob("tracking_*"))
+
+    monkeypatch.setattr(compositing.replace, "track_clip", None)             # nothing is tracked from here on
+    stop_at = None
+    pushed.clear()
+    assert run(clip, "-o", out, "--work", work) == 0
+    assert pushed == list(range(10, COUNT)) and report_of(out)["replaced"] == COUNT
+    assert sorted(p.name.split("_")[0] for p in work.iterdir()) == ["lock", "manifest.json", "track"]
+    pushed.clear()
+    assert run(clip, "-o", tmp_path / "other.mp4", "--work", work, "--crf", 20, "--compare", tmp_path / "c.mp4") == 0
+    assert len(pushed) == COUNT and len(clips.decoded(tmp_path / "c.mp4")) == COUNT
+    assert run(clip, "-o", tmp_path / "again.mp4", "--work", work) == 0
+    assert (tmp_path / "again.mp4").read_bytes() == out.read_bytes()
+    assert run(clip, "-o", out, "--work", work, "--no-resume") == 1          # would track: track_clip is None here
+    assert "TypeError" in capsys.readouterr().err and not list(work.glob("track_*"))
