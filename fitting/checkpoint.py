@@ -41,8 +41,7 @@ def save(path, tree):
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: can't be written ({error.strerror}); make room there, then run the same command "
-                         "again to go on") from error
+        raise InputError(f"{path}: can't be written ({error.strerror}); make room there") from error
 
 
 def load(path):
