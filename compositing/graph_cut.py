@@ -200,6 +200,20 @@ class SeamLabeller:
         self._start_anew()
         return ready
 
+    def settle(self):
+        """The labels of all frames still waiting, a list of (V,) bool; what is pushed next continues them."""
+        return self._give_out(len(self._waiting))
+
+    def state(self):
+        """What a labeller remembers when nothing waits, as plain data (see fitting.checkpoint)."""
+        return {"held": None if self._held is None else list(self._held), "last_colours": self._last_colours}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        self._start_anew()
+        self._held = None if state["held"] is None else _Frame(*state["held"])
+        self._last_colours = state["last_colours"]
+
     def _start_anew(self):
         self._waiting = []
         self._held = None  # the last frame given out, hard

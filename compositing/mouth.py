@@ -99,6 +99,14 @@ class MouthRedrawer:
         """Forgets the frames before: a cut, or frames left out."""
         self._flow = self._drawn = self._match = self._blur = None
 
+    def state(self):
+        """What it remembers, as plain data (see fitting.checkpoint)."""
+        return {"flow": self._flow, "drawn": self._drawn, "match": self._match, "blur": self._blur}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        self._flow, self._drawn, self._match, self._blur = (state[k] for k in ("flow", "drawn", "match", "blur"))
+
     @property
     def flow(self):
         """The last frame's flow, smooth in space and time: (h, w, 2) float32 texels of 1 / GRID, or None."""

@@ -60,6 +60,15 @@ class TexturePerformer:
         if self._redrawer:
             self._redrawer.reset()
 
+    def state(self):
+        """All that is remembered from frame to frame, as plain data (see fitting.checkpoint)."""
+        return self._redrawer.state() if self._redrawer else None
+
+    def restore(self, state):
+        """Goes on from a state of a performer of the same settings."""
+        if self._redrawer:
+            self._redrawer.restore(state)
+
     def _source(self, lifted):
         neutral = self._source_neutral
         return SourceTexture(lifted.rgb, lifted.validity, neutral.rgb, neutral.validity, *self._masks)

@@ -7,13 +7,17 @@ The face in source.mp4 is tracked, the photo's face is given its expression, pos
 where one picture ends and the other begins. Frames without a usable face are passed through and listed in
 OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see README.md, Consent.
 
-Exit status: 0 when the output is whole, 1 on errors (one line on stderr, nothing half-written), 2 when the command line
-can't be understood, 130 when interrupted.
+A run that was stopped, killed or ran out of disk goes on when the same command is given again; see --work.
+
+Exit status: 0 when the output is whole, 3 when it is finished, but more than 10 % of its frames had to be passed
+through, 1 on errors (one line on stderr, nothing half-written), 2 when the command line can't be understood, 130 when
+interrupted.
 """
 from __future__ import annotations
 
 import argparse
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +25,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import assets
-from compositing import credentials, labelling, seam
+from compositing import credentials, labelling, seam, views
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.performer import TexturePerformer
-from compositing.report import StageTimer, build_report, synthetic_marks, write_report
+from compositing.pieces import composite_pieces
+from compositing.report import (
+    StageTimer,
+    build_report,
+    exit_status,
+    range_words,
+    synthetic_marks,
+    write_report,
+)
 from compositing.retarget import (
     Rendering,
     reduced,
@@ -36,6 +48,7 @@ from compositing.retarget import (
 )
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
+from compositing.workdir import WorkDir, kept_fit, kept_track, remove_leftovers, result_journal, told_where
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
@@ -46,9 +59,10 @@ from fitting.images import read_image
 from fitting.lift import Lifter, Texture
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
+from fitting.span import cut_track, parse_edge, resolve_span
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
-from fitting.video_reader import VideoFrame, VideoReader, probe
+from fitting.video_reader import WHOLE, Span, VideoFrame, VideoReader, probe
 from texgan.transfer import METHODS, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
@@ -59,10 +73,11 @@ GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leav
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that waits for its labels, with its rendering."""
+    """A frame that waits for its labels, with its rendering, and its texture if it will be shown."""
 
     frame: VideoFrame
     rendering: Rendering
+    texture: np.ndarray | None = None
 
 
 class Compositor:
@@ -77,10 +92,11 @@ class Compositor:
     source_neutral : fitting.lift.Texture, the source's neutral one, for methods that need the source
     cost, smoothness : of compositing.graph_cut
     timer : StageTimer that the stages are added to
+    inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None):
+                 timer=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
@@ -90,6 +106,8 @@ class Compositor:
         self._waiting, self._gain, self._broken = deque(), None, True
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
+        self._inspect, self._shown = inspect, None
+        self.inspection = None      # compositing.views.Inspection of the frame yielded last
 
     def push(self, frame):
         """Takes the next VideoFrame; yields (frame, rgb, alpha) for frames that are finished.
@@ -97,29 +115,46 @@ class Compositor:
         rgb : (H, W, 3) float32 in [0, 1], alpha : (H, W) float32, 0 where the source is untouched; both None for a
         frame that is passed through
         """
-        t = frame.index
-        usable = t < len(self._track) and self._track.status[t] == "ok"
+        t = frame.index - int(self._track.frame_index[0])
+        usable = 0 <= t < len(self._track) and self._track.status[t] == "ok"
         rendering = self._render(frame, t) if usable else None
         if rendering is None:
             yield from self._finish(self._labeller.flush())
+            self.inspection = None
             yield frame, None, None
             self._broken = True
             self._textures.reset()
             return
         with self._timer("seam"):
             labels = self._label(frame, rendering)
-        self._waiting.append(_Waiting(frame, rendering))
+        self._waiting.append(_Waiting(frame, rendering, self._shown))
         yield from self._finish(labels)
 
     def flush(self):
         """Yields the frames that still wait."""
         yield from self._finish(self._labeller.flush())
 
+    def settle(self):
+        """Yields the frames that still wait; the next frame continues them. Then `state` can be taken."""
+        yield from self._finish(self._labeller.settle())
+
+    def state(self):
+        """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
+        return {"gain": self._gain, "broken": self._broken, "labeller": self._labeller.state(),
+                "textures": self._textures.state()}
+
+    def restore(self, state):
+        """Goes on from a state of a compositor of the same settings."""
+        self._gain, self._broken = state["gain"], state["broken"]
+        self._labeller.restore(state["labeller"])
+        self._textures.restore(state["textures"])
+
     def _render(self, frame, t):
         model, track = self._model, self._track
         with self._timer("decode"):
             rgb = frame.rgb                       # computed on first use
         texture = self._textures(rgb, t)
+        self._shown = views.thumbnail(texture) if self._inspect else None
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
@@ -156,6 +191,8 @@ class Compositor:
                 picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
                 whole = np.zeros(picture.shape[:2], np.float32)
                 whole[top:bottom, left:right] = alpha
+            if self._inspect:
+                self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.texture)
             yield waiting.frame, picture, whole
 
 
@@ -181,14 +218,16 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=
     """
     chosen = calm_frames(track) if frames is None else frames
     lifter = Lifter(model, size)
-    lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, read_pictures(path, chosen))]
+    pictures = read_pictures(path, track.frame_index[chosen])
+    lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, pictures)]
     return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
-                 engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None):
+                 engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None, end=None,
+                 compare=None, debug=None, work=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -211,6 +250,9 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     device : 'cpu' or 'cuda', where the generator runs
     label_text : optional str, a visible label for the replaced frames, see compositing.labelling
     signing : optional paths of a certificate and its key, see compositing.credentials
+    start, end : fitting.span.Edge or None, the part in which the face is replaced; other frames are passed through
+    compare, debug : optional paths of further videos, see compositing.views
+    work : compositing.workdir.WorkDir, open, in which unfinished work is found and kept; default none
 
     Returns
     -------
@@ -224,26 +266,27 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     out = Path(out)
     info, known = probe(source), None             # says what is wrong with the video before any work is done
     labelling.check_label(label_text, info.height, info.width)
+    span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
-        check_track(known, track_path, source, face, info)
+        known = check_track(known, track_path, source, face, info, span)
     with timer("target"):
         if virtual is not None:
             person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
         else:
-            image = read_image(target)
-            fit, count = fit_image(model, image, detector, target_face, target, option="--target-face",
-                                   engine=engine)
+            image, target_hash = read_image(target), file_hash(target)
+            fit, count = kept_fit(work, model, target_hash, target_face, engine, lambda: fit_image(
+                model, image, detector, target_face, target, option="--target-face", engine=engine))
             if count > 1:
                 remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                                "counted from the left")
-            person, target_hash = target_from_photo(model, image, fit), file_hash(target)
+            person = target_from_photo(model, image, fit)
     with timer("track"):
         track = known
         if track is None:
-            tracking = track_clip(model, source, detector, face, progress=progress, engine=engine)
-            track, more = tracking.track, tracking.remarks
+            track, more = kept_track(work, model, source, face, span, engine, lambda folder: track_clip(
+                model, source, detector, face, progress=progress, engine=engine, span=span, folder=folder))
             remarks += more
             if track_path is not None:
                 save_track(track, track_path)
@@ -257,24 +300,34 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     if method is not static:
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
-    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer)
+    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer,
+                            inspect=debug is not None)
     labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks, track.frame_index[0])
     replaced = np.zeros(len(track), bool)
-    options = {} if crf is None else {"crf": crf}
-    with VideoReader(source) as reader:
-        with VideoWriter(out, reader, metadata=synthetic_marks(source_hash, target_hash), **options) as writer:
-            def write(finished):
-                for frame, picture, alpha in finished:
-                    picture, alpha = labeller.draw(picture, alpha, frame.index)
-                    with timer("encode"):
-                        writer.write(frame, picture, alpha)
-                    replaced[frame.index] = picture is not None
+    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
+                "target_face": target_face, "virtual": virtual, "seam_cost": cost,
+                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+                "label": label_text, "start": start and start.text, "end": end and end.text}
+    journal = result_journal(work, model, track, target_hash, settings, weights, engine, device,
+                             [compare is not None, debug is not None])
+    options = {"keep_pieces": journal is not None}
+    if work is not None:
+        for path in filter(None, (out, compare, debug)):
+            remove_leftovers(Path(path))
+    marks = synthetic_marks(source_hash, target_hash)
+    quality = {} if crf is None else {"crf": crf}
+    done = 0 if journal is None or not journal.count else journal.state["end"]
+    with VideoReader(source, Span(done)) as reader:
+        with ExitStack() as stack:
+            writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **quality, **options))
+            shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks,
+                                                           **options))
+                     for kind, path in (("compare", compare), ("debug", debug)) if path is not None]
 
-            with progress_bar(len(track), "composite", show=progress) as bar:
-                for frame in timer.each("decode", reader):
-                    write(compositor.push(frame))
-                    bar.update()
-            write(compositor.flush())
+            total = len(track) if span == WHOLE else reader.info.frame_count_estimate
+            with progress_bar(total, "composite", show=progress) as bar:
+                composite_pieces(timer.each("decode", reader), compositor, writer, shown, replaced, journal,
+                                 first=span.first, timer=timer, bar=bar, label=labeller.draw)
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written
@@ -284,20 +337,18 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             remarks.append(writer.audio_damage)
     inputs = {"source": str(source), "source_sha256": source_hash,
               "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
-    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
-                "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
-                "label": label_text}
     if signing:
         with timer("sign"):
             credentials.sign(out, *signing, inputs, settings)
     report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
     write_report(report, report_path(out))
+    if work is not None:
+        work.finish()
     return report
 
 
-def check_track(track, path, source, face, info):
-    """Raises InputError when a track was made of something else than `source`, or of another of its faces."""
+def check_track(track, path, source, face, info, span=WHOLE):
+    """The span's part of a track; InputError when it is of something else than `source`, or of another of its faces."""
     remedy = "give another name with --track, or delete it to track again"
     if tuple(track.image_size) != (info.height, info.width):
         raise InputError(f"{path}: is the track of a clip of another size than {source}; {remedy}")
@@ -305,6 +356,11 @@ def check_track(track, path, source, face, info):
         raise InputError(f"{path}: is the track of another clip than {source}; {remedy}")
     if str(track.face) != face:
         raise InputError(f"{path}: was made with --face {track.face}, not {face}; {remedy}")
+    part = cut_track(track, span)
+    if part is None:
+        raise InputError(f"{path}: holds frames {track.frame_index[0]}-{track.frame_index[-1]} only, which is not all "
+                         f"that is to be replaced; {remedy}")
+    return part
 
 
 def report_path(out):
@@ -333,13 +389,41 @@ def build_parser():
     parser.add_argument("--seam", choices=COSTS, default="between",
                         help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' "
                              "each, eq. 9 (default: %(default)s)")
+    parser.add_argument("--start", metavar="T",
+                        help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
+                             "the first frame")
+    parser.add_argument("--end", metavar="T",
+                        help="replace up to here, likewise; the frame at T itself stays. Frames outside are tracked "
+                             "and changed by nothing, they pass through the encoder once")
+    parser.add_argument("--compare", type=Path, metavar="VIDEO", help="also write the source beside the result")
+    parser.add_argument("--debug", type=Path, metavar="VIDEO",
+                        help="also write source, mesh, texture, seam and result side by side")
     parser.add_argument("--crf", type=float, metavar="Q",
                         help="H.264 quality, 0 (lossless) to 51; default visually lossless")
     labelling.add_option(parser)
     credentials.add_option(parser)
+    parser.add_argument("--work", type=Path, metavar="DIR",
+                        help="folder for unfinished work, which the same command goes on from after it was stopped or "
+                             "killed; keeps tracks and fits for other photos and settings. Default: OUT.mp4.work, "
+                             "removed at the end")
+    parser.add_argument("--no-resume", action="store_true", help="start anew, forget what is in the work folder")
     parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
     commands.add_common(parser)
     return parser
+
+
+def _check_views(args, source, out):
+    """Raises InputError, before any work, for a --compare or --debug that can't be written or would hit other files."""
+    taken_names = {source.resolve(): "the source", out.resolve(): "the result"}
+    for option, path in (("--compare", args.compare), ("--debug", args.debug)):
+        if path is None:
+            continue
+        commands.check_writable(path, option)
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{option} {path}: unknown suffix '{path.suffix}'; name it {', '.join(SUFFIXES)}")
+        if path.resolve() in taken_names:
+            raise InputError(f"{option} {path}: is {taken_names[path.resolve()]} itself; choose another name")
+        taken_names[path.resolve()] = f"the video of {option}"
 
 
 def main(argv=None):
@@ -370,22 +454,34 @@ def main(argv=None):
     commands.check_writable(report_path(out))
     labelling.check_label(args.label)
     credentials.check_signing(args.sign, out)
+    _check_views(args, source, out)
     if args.track is not None:
         commands.check_writable(args.track, "--track")
+    start, end = (None if text is None else parse_edge(text, option)
+                  for text, option in ((args.start, "--start"), (args.end, "--end")))
+    work = WorkDir(args.work or out.with_name(out.name + ".work"), keep=args.work is not None,
+                   resume=not args.no_resume)
     model = load_model(args.model)
-    report = replace_face(source, target, out, model=model, detector=FaceDetector(), engine=engine_for(model, backend),
-                          texture=args.texture, face=args.face, target_face=args.target_face, virtual=args.virtual,
-                          track_path=args.track, cost=args.seam, crf=args.crf,
-                          weights=args.weights, device=backend.torch_device or "cpu",
-                          label_text=args.label, signing=args.sign)
+    with work, told_where(work):
+        report = replace_face(source, target, out, model=model, detector=FaceDetector(),
+                              engine=engine_for(model, backend), texture=args.texture, face=args.face,
+                              target_face=args.target_face, virtual=args.virtual, track_path=args.track,
+                              cost=args.seam, crf=args.crf, weights=args.weights,
+                              device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
+                              start=start, end=end, compare=args.compare, debug=args.debug, work=work)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
-    passed = report["frames"] - report["replaced"]
-    where = f" ({', '.join(f'{a}-{b}' for a, b in report['passed_through'][:8])})" if passed else ""
+    wanted = report["frames"] - report["outside_span"]
+    passed = wanted - report["replaced"]
+    outside = f", {report['outside_span']} outside the span unchanged" if report["outside_span"] else ""
+    where = f" (frames {range_words(report['passed_through'])})" if passed else ""
     memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
-    print(f"wrote {out}: {report['replaced']} of {report['frames']} frames replaced, {passed} passed through{where}; "
+    for path in filter(None, (args.compare, args.debug)):
+        print(f"wrote {path}")
+    print(f"wrote {out}: {report['replaced']} of {wanted} frames replaced, {passed} passed through{where}{outside}; "
           f"ms per frame: {stages}{memory}; details in {report_path(out)}")
+    return exit_status(report)
 
 
 if __name__ == "__main__":

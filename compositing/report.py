@@ -17,6 +17,9 @@ import numpy as np
 from facemodel.errors import InputError
 
 VERSION = "0.1.0"
+PASSED_LIMIT = 0.10          # share of passed-through frames above which a run ends with INCOMPLETE
+INCOMPLETE = 3
+RANGES_SHOWN = 12
 
 
 class StageTimer:
@@ -109,13 +112,27 @@ def synthetic_marks(source, target, kind="face replacement"):
     }
 
 
-def passed_ranges(replaced):
-    """Ranges of frames that were passed through: (F,) bool -> list of [first, last]."""
+def passed_ranges(replaced, start=0):
+    """Ranges of frames that were passed through: (F,) bool, from frame `start` on -> list of [first, last]."""
     passed = np.flatnonzero(~np.asarray(replaced, bool))
     if not len(passed):
         return []
     runs = np.split(passed, np.flatnonzero(np.diff(passed) > 1) + 1)
-    return [[int(r[0]), int(r[-1])] for r in runs]
+    return [[start + int(r[0]), start + int(r[-1])] for r in runs]
+
+
+def range_words(ranges, limit=RANGES_SHOWN):
+    """Ranges as text: [[4, 7], [9, 9]] -> "4-7, 9"; of more than `limit` of them the rest is counted."""
+    words = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:limit]]
+    if len(ranges) > limit:
+        words.append(f"and {len(ranges) - limit} more ranges")
+    return ", ".join(words)
+
+
+def exit_status(report):
+    """Status that a finished command ends with: INCOMPLETE when too many frames were passed through, else 0."""
+    wanted = report["frames"] - report["outside_span"]
+    return INCOMPLETE if wanted - report["replaced"] > PASSED_LIMIT * wanted else 0
 
 
 def build_report(inputs, settings, track, replaced, timer, frames, remarks):
@@ -124,8 +141,8 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
     Parameters
     ----------
     inputs, settings : dict of what JSON can hold
-    track : Track of the source
-    replaced : (F,) bool, frames that show the target
+    track : Track of the source, or of the span of it that was to be replaced
+    replaced : (F,) bool, frames of the track that show the target
     timer : StageTimer
     frames : int, frames written
     remarks : list of str, what the user should know
@@ -136,7 +153,9 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
         "tool": f"dynatex {VERSION}", "hardware": hardware_line(), "inputs": inputs, "settings": settings,
         "settings_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "model": {"name": str(track.model_name), "hash": str(track.model_hash)},
-        "frames": frames, "replaced": int(np.sum(replaced)), "passed_through": passed_ranges(replaced),
+        "frames": frames, "replaced": int(np.sum(replaced)),
+        "passed_through": passed_ranges(replaced, int(track.frame_index[0])),
+        "span": [int(track.frame_index[0]), int(track.frame_index[-1]) + 1], "outside_span": frames - len(track),
         "milliseconds_per_frame": {k: round(1000 * v / max(frames, 1), 2) for k, v in timer.seconds.items()},
         "peak_memory_mb": None if peak is None else round(peak), "remarks": list(remarks),
         "median_photometric_error": number(np.nanmedian(track.photometric_error)),

@@ -2,12 +2,18 @@
 
 A trip through RGB costs 2 to 5 dB before the encoder has done anything. So the writer starts from the decoded YUV
 samples and replaces those of changed pixels alone (`compose_yuv`); everything else reaches the encoder byte for byte.
+
+A video can be written in pieces (`end_piece`), each by an encoder of its own that starts with a key frame and knows
+nothing of the others; their packets follow each other in the file. So the packets of a piece depend on its frames only,
+and those that another process has kept (`add_piece`) give the same file as if this one had encoded them.
 """
 
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -29,6 +35,33 @@ DEFAULT_PRESET = "veryfast"
 _NO_ORIGIN = {"mpegts", "mpeg"}
 
 
+@dataclass(frozen=True)
+class Piece:
+    """The encoded packets of consecutive frames, in the order of decoding.
+
+    data : (bytes,) uint8, all packets one after the other; sizes : (n,) int64, of each
+    pts, dts, duration : (n,) int64, as the encoder gave them, in the source's time base
+    key : (n,) bool
+    end_s : float, end of the last frame in seconds
+    """
+
+    data: np.ndarray
+    sizes: np.ndarray
+    pts: np.ndarray
+    dts: np.ndarray
+    duration: np.ndarray
+    key: np.ndarray
+    end_s: float
+
+    @classmethod
+    def of(cls, packets: list[av.Packet], end_s: float) -> "Piece":
+        """Copy the packets of an encoder."""
+        column = lambda name, kind: np.array([getattr(p, name) for p in packets], kind)
+        data = np.frombuffer(b"".join(bytes(p) for p in packets), np.uint8)
+        return cls(data, column("size", np.int64), column("pts", np.int64), column("dts", np.int64),
+                   np.array([p.duration or 0 for p in packets], np.int64), column("is_keyframe", bool), end_s)
+
+
 class VideoWriter:
     """Writes H.264 video with the sound, timestamps and colour tags of a source.
 
@@ -48,6 +81,7 @@ class VideoWriter:
     preset : x264's trade between speed and size, "ultrafast" to "veryslow".
     metadata : tags of the container, such as ``comment``, or names of one's own. .mkv turns names into capitals.
     trim_audio : end the sound with the last frame written, for a clip that is written in part.
+    keep_pieces : have `end_piece` return what was encoded, which is held in memory until then.
 
     Raises
     ------
@@ -65,12 +99,15 @@ class VideoWriter:
         preset: str = DEFAULT_PRESET,
         metadata: Mapping[str, str] | None = None,
         trim_audio: bool = False,
+        keep_pieces: bool = False,
     ):
         self.path = Path(path)
         self.info = source.info if isinstance(source, VideoReader) else source
         self.frames_written = 0
         self.audio_damage: str | None = None
-        self._trim_audio = trim_audio
+        self._trim_audio, self._keep = trim_audio, keep_pieces
+        self._settings = (crf, preset)
+        self._encoder, self._kept, self._clock = None, [], _DecodingClock()
         self._origin_s = 0.0
         self._end_s = 0.0
         self._input = self._output = None
@@ -110,10 +147,37 @@ class VideoWriter:
             planes = compose_yuv(planes, rgb, alpha, frame.colour)
         elif alpha is not None:
             raise ValueError("alpha was given without rgb")
+        ready = self._encoder_frame(frame, planes)
+        if self._encoder is None:
+            self._encoder = self._new_encoder()
+        self._clock.frame(ready.pts)
         with self._disk_errors():
-            self._mux(self._stream.encode(self._encoder_frame(frame, planes)))
+            self._mux(self._encoder.encode(ready))
         self.frames_written += 1
         self._end_s = float((frame.pts + frame.duration) * frame.time_base) - self._origin_s
+
+    def end_piece(self) -> Piece | None:
+        """Let the frames that follow be encoded apart from those so far; return the latter with `keep_pieces`."""
+        if self._encoder is not None:
+            with self._disk_errors():
+                self._mux(self._encoder.encode(None))
+        self._encoder = None
+        self._clock.end_piece()
+        kept, self._kept = self._kept, []
+        return Piece.of(kept, self._end_s) if self._keep else None
+
+    def add_piece(self, piece: Piece) -> None:
+        """Append frames that were encoded earlier, by a writer of the same source and settings."""
+        for pts in np.sort(piece.pts):
+            self._clock.frame(int(pts))
+        ends = np.cumsum(piece.sizes)
+        with self._disk_errors():
+            for k, end in enumerate(ends):
+                data = piece.data[end - piece.sizes[k]:end].tobytes()
+                self._mux_one(data, *(int(a[k]) for a in (piece.pts, piece.dts, piece.duration)), bool(piece.key[k]))
+        self._clock.end_piece()
+        self.frames_written += len(piece.pts)
+        self._end_s = float(piece.end_s)
 
     def close(self) -> None:
         """Finish the file and give it its name. Raises `InputError` if no frame was written."""
@@ -123,7 +187,7 @@ class VideoWriter:
             if self.frames_written == 0:
                 raise InputError(f"{self.path} was not written because no frame was to be written; check the source")
             with self._disk_errors():
-                self._mux(self._stream.encode(None))
+                self.end_piece()
                 self._copy_audio(self._end_s if self._trim_audio else np.inf)
                 self._output.close()
                 self._output = None
@@ -137,34 +201,48 @@ class VideoWriter:
             if container is not None:
                 with suppress(av.error.FFmpegError, OSError, ValueError):
                     container.close()
-        self._output = self._input = None
+        self._output = self._input = self._encoder = None
         self._temporary.unlink(missing_ok=True)
 
     def _open_output(self, metadata: Mapping[str, str]) -> av.container.OutputContainer:
         # start offsets are stored in the movie's time scale: the muxer's 1/1000 would move sound by up to half of that
         options = {"movflags": "use_metadata_tags+faststart", "movie_timescale": "90000"}
         if self.path.suffix.lower() == ".mkv":
-            options = {}
+            options = {"fflags": "+bitexact"}       # otherwise every file gets random numbers for its tracks
         container = av.open(str(self._temporary), "w", container_options=options)
         container.metadata.update({key: str(value) for key, value in metadata.items()})
         return container
 
     def _add_video(self, crf: float, preset: str) -> av.VideoStream:
-        info, colour = self.info, self.info.colour
+        """Add the stream; its own encoder only makes the header."""
+        stream = self._output.add_stream("libx264", rate=self.info.rate, options=self._encoder_options(crf, preset))
+        self._configure(stream.codec_context)
+        # both: the stream's own is only a wish to the muxer, and the encoder's would stay 1/rate
+        stream.time_base = self.info.time_base
+        return stream
+
+    def _new_encoder(self) -> av.VideoCodecContext:
+        context = av.CodecContext.create("libx264", "w")
+        context.options = self._encoder_options(*self._settings)
+        context.framerate = self.info.rate
+        context.flags |= av.codec.context.Flags.global_header
+        self._configure(context)
+        return context
+
+    def _encoder_options(self, crf: float, preset: str) -> dict[str, str]:
         # mbtree: x264's AVX-512 code for it reads memory that nobody wrote, so that two runs differ
-        parameters = "mbtree=0" if info.subsampled else "mbtree=0:chroma-qp-offset=-6"  # undo x264's +6 in 4:4:4
-        options = {"crf": str(crf), "preset": preset, "x264-params": parameters}
-        stream = self._output.add_stream("libx264", rate=info.rate, options=options)
-        context = stream.codec_context
+        parameters = "mbtree=0" if self.info.subsampled else "mbtree=0:chroma-qp-offset=-6"  # undo x264's +6 in 4:4:4
+        return {"crf": str(crf), "preset": preset, "x264-params": parameters}
+
+    def _configure(self, context: av.VideoCodecContext) -> None:
+        info, colour = self.info, self.info.colour
         context.width, context.height = info.width, info.height
         context.pix_fmt = "yuv420p" if info.subsampled else "yuv444p"
         context.color_range, context.colorspace = colour.range, colour.matrix
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         if info.sample_aspect_ratio:
             context.sample_aspect_ratio = info.sample_aspect_ratio
-        # both: the stream's own is only a wish to the muxer, and the encoder's would stay 1/rate
-        stream.time_base = context.time_base = info.time_base
-        return stream
+        context.time_base = info.time_base
 
     def _add_audio(self) -> Iterator[av.Packet]:
         """Add a copy of every audio stream of the source, and return the iterator over their packets."""
@@ -231,8 +309,18 @@ class VideoWriter:
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
-            self._copy_audio(float(packet.dts * packet.time_base))
-            self._output.mux(packet)
+            if self._keep:
+                self._kept.append(packet)
+            self._mux_one(bytes(packet), packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
+
+    def _mux_one(self, data: bytes, pts: int, dts: int, duration: int, key: bool) -> None:
+        packet = av.Packet(data)          # anew: what an encoder attaches besides is not kept with a piece either
+        packet.time_base = self.info.time_base
+        packet.pts, packet.dts, packet.duration = pts, self._clock.dts(dts), duration
+        packet.is_keyframe = key
+        packet.stream = self._stream
+        self._copy_audio(float(packet.dts * packet.time_base))
+        self._output.mux(packet)
 
     def _copy_audio(self, until_s: float) -> None:
         while self._pending is not None and self._pending.dts * self._pending.time_base <= until_s:
@@ -241,6 +329,37 @@ class VideoWriter:
 
     def _disk_errors(self) -> "_DiskErrors":
         return _DiskErrors(self.path)
+
+
+class _DecodingClock:
+    """Decoding times over the pieces' borders.
+
+    x264 decodes packet k at the time of frame k - d, d being how far it reorders, and the first d packets before the
+    first frame. A later piece's encoder does not know the frames before its own; here they are known.
+    """
+
+    def __init__(self):
+        self._times = deque()           # of frames that no packet has got yet
+        self._first_piece, self._start = True, None
+
+    def frame(self, pts: int) -> None:
+        """Note the next frame's time."""
+        if self._start is None:
+            self._start = pts
+        self._times.append(pts)
+
+    def dts(self, own: int) -> int:
+        """Return the decoding time of the next packet; `own` is the encoder's."""
+        if not self._first_piece:
+            return self._times.popleft()
+        if own >= self._start:
+            self._times.popleft()
+        return own
+
+    def end_piece(self) -> None:
+        """All packets of the frames so far have been given their times."""
+        if self._start is not None:
+            self._first_piece = False
 
 
 class _DiskErrors:

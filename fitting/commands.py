@@ -1,7 +1,8 @@
 """What all commands share: common options, one-line errors, exit status.
 
 The exit status is 0 when the output is whole, 1 on errors, 2 when the command line can't be understood (as of other
-programs), 130 when interrupted. Every error is one line on stderr that begins with "error: ".
+programs), 130 when interrupted; compositing.replace adds compositing.report.INCOMPLETE. Every error is one line on
+stderr that begins with "error: ".
 """
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from facemodel.errors import InputError
+from fitting import checkpoint
 from fitting.detection import box_from_landmarks, eye_distance
 from fitting.fit import choose_face
 
@@ -69,6 +70,8 @@ def _likeness(a, b):
 class Follower:
     """Steps through the frames of a clip in order."""
 
+    _REMEMBERED = ("_last", "_before", "_memory", "_misses", "_wait", "face_count")
+
     def __init__(self, detector, choice="largest", path="clip"):
         self._detector, self._choice, self._path = detector, choice, path
         self._last = None               # landmarks of the frame before
@@ -101,6 +104,15 @@ class Follower:
         self._remember(image, marks)
         return marks, bool(faces)
 
+    def state(self):
+        """All that is remembered from frame to frame, as plain data (see fitting.checkpoint)."""
+        return {name: getattr(self, name) for name in self._REMEMBERED}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        for name in self._REMEMBERED:
+            setattr(self, name, state[name])
+
     def _remember(self, image, marks):
         self._last, self._before = marks, _look(_patch(image, marks)[0])
 
@@ -125,7 +137,7 @@ class Follower:
         return self._last, True
 
 
-def follow(frames, detector, choice="largest", path="clip", progress=None):
+def follow(frames, detector, choice="largest", path="clip", progress=None, journal=None):
     """Follows a face through frames.
 
     Parameters
@@ -134,16 +146,25 @@ def follow(frames, detector, choice="largest", path="clip", progress=None):
     detector : FaceDetector
     choice : 'largest' or a number counted from the left, in the first frame with a face
     progress : callable without arguments, called after every frame
+    journal : fitting.checkpoint.Journal or None; `frames` are those after the frames it holds (see kept_frames)
 
     Raises
     ------
     InputError : when no frame shows a face
     """
     follower, landmarks, confirmed = Follower(detector, choice, path), [], []
+    for piece in journal.pieces() if journal else ():
+        landmarks.extend(piece["landmarks"])
+        confirmed.extend(piece["confirmed"].tolist())
+        follower.restore(journal.state)
     for image in frames:
         marks, sure = follower.step(image)
         landmarks.append(np.full((68, 2), np.nan, np.float32) if marks is None else marks.astype(np.float32))
-        confirmed.append(sure)
+        confirmed.append(bool(sure))
+        if journal and len(confirmed) % checkpoint.EVERY == 0:
+            new = slice(-checkpoint.EVERY, None)
+            journal.append({"landmarks": np.array(landmarks[new]), "confirmed": np.array(confirmed[new])},
+                           follower.state())
         if progress:
             progress()
     # landmarks that the detector never confirmed again were already wandering

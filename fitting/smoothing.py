@@ -122,6 +122,14 @@ class RunSmoother:
             drop = max(0, self._done - MARGIN)
             self._frames, self._done = self._frames[drop:], self._done - drop
 
+    def state(self):
+        """The frames that it holds, as plain data (see fitting.checkpoint)."""
+        return {"frames": [list(frame) for frame in self._frames], "done": self._done}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        self._frames, self._done = [tuple(frame) for frame in state["frames"]], state["done"]
+
     def flush(self):
         """Ends the run: yields the frames that are left."""
         if self._frames:

@@ -19,7 +19,7 @@ from facemodel.camera import project, to_camera
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
+from fitting import checkpoint, commands
 from fitting.detection import FaceDetector, eye_distance
 from fitting.fit import fit_frames, initial_pose, taken
 from fitting.follow import choose_key_frames, follow
@@ -31,7 +31,8 @@ from fitting.solver import NUMBA, Appearance, Settings, draw_samples, engine_for
 from fitting.steadiness import steadiness
 from fitting.trackfile import Track, file_hash, save_track
 from fitting.trust import Trust
-from fitting.video_reader import VideoReader
+from fitting.unfinished import UnfinishedTrack
+from fitting.video_reader import WHOLE, VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
 UNKNOWNS = PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
@@ -42,13 +43,26 @@ MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12       # beyond them a frame is not tr
 UNSURE, LOST = 0.65, 0.35                        # confidence (see Fitted.status)
 
 
-def read_landmarks(path, detector, face="largest", progress=True):
+def read_landmarks(path, detector, face="largest", progress=True, span=WHOLE, journal=None):
     """First reading: landmarks of every frame (fitting.follow.Following) and the reader's word on damage or None."""
-    with VideoReader(path) as reader:
-        total = reader.info.frame_count_estimate
+    done = 0 if journal is None else checkpoint.EVERY * journal.count
+    with VideoReader(path, replace(span, first=span.first + done)) as reader:
+        total = span.count(reader.info.frame_count_estimate)
         with progress_bar(total, "landmarks", show=progress) as bar:
-            following = follow((f.rgb for f in reader), detector, face, path, bar.update)
+            bar.update(done)
+            pictures = _pictures(reader, path, span, done)
+            following = follow(pictures, detector, face, path, bar.update, journal)
         return following, reader.damage
+
+
+def _pictures(reader, path, span, done):
+    """RGB pictures of a span; InputError when the clip ends before it."""
+    empty = done == 0
+    for frame in reader:
+        yield frame.rgb
+        empty = False
+    if empty:
+        raise InputError(f"{path}: ends before frame {span.first}; give an earlier --start")
 
 
 def read_pictures(path, indices):
@@ -193,6 +207,16 @@ class FrameTracker:
         self._last = None if fitted.status == "lost" else frame
         return fitted
 
+    def state(self):
+        """What is remembered from frame to frame, as plain data (see fitting.checkpoint)."""
+        last = None if self._last is None else {name: getattr(self._last, name) for name in PER_FRAME_BLOCKS}
+        return {"last": last, "trust": self._trust.grid}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        self._last = None if state["last"] is None else Frame(**state["last"])
+        self._trust = replace(self._trust, grid=state["trust"])
+
     def forget(self):
         """The face is gone; the next step starts cold and trusts all of it."""
         self._last = None
@@ -215,7 +239,8 @@ class Tracking:
 
 # matrices are small: BLAS threads would only take turns with numba's
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA):
+def track_clip(model, path, detector, face="largest", key_frames=10, progress=True, engine=NUMBA, span=WHOLE,
+               folder=None):
     """Tracks a face through a clip.
 
     Parameters
@@ -226,6 +251,8 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
     face : 'largest' or a number counted from the left, in the first frame that shows a face
     key_frames : int, frames that identity, albedo and focal length are solved from
     engine : fitting.solver.Engine
+    span : fitting.span.Span, the part to be tracked; nothing behind it is read
+    folder : optional path where unfinished work is kept, from which a later call with the same arguments goes on
 
     Returns
     -------
@@ -235,18 +262,27 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
     ------
     InputError : when the clip can't be read or shows no face
     """
-    following, damage = read_landmarks(path, detector, face, progress)
+    kept = UnfinishedTrack(folder)
+    following, damage = kept.following(lambda journal: read_landmarks(path, detector, face, progress, span, journal))
     keys = choose_key_frames(following, key_frames)
-    person = fit_person(model, read_pictures(path, keys), list(following.landmarks[keys].astype(np.float64)), engine)
+
+    def look_at_keys():
+        pictures = read_pictures(path, [span.first + k for k in keys])
+        return fit_person(model, pictures, list(following.landmarks[keys].astype(np.float64)), engine)
+
+    person = kept.person(look_at_keys)
     tracker, smoother = FrameTracker(model, person, engine), RunSmoother(model.expression_range)
-    raw = _empty_track(model, person, following, file_hash(path), str(face))
+    raw = _empty_track(model, person, following, file_hash(path), str(face), span)
     smooth = replace(raw, expression=raw.expression.copy(), rotation=raw.rotation.copy(),
                      translation=raw.translation.copy())
-    with VideoReader(path) as reader, progress_bar(len(raw), "fit", show=progress) as bar:
+    done = kept.restore(raw, smooth, tracker, smoother)
+    rest = replace(span, first=span.first + done)
+    with VideoReader(path, rest) as reader, progress_bar(len(raw), "fit", show=progress) as bar:
+        bar.update(done)
         info = reader.info
         raw.image_size[:], raw.principal_point[:] = [info.height, info.width], [info.width / 2, info.height / 2]
         for video_frame in reader:
-            t = video_frame.index
+            t = video_frame.index - span.first
             marks = following.landmarks[t].astype(np.float64)
             fitted = tracker.step(video_frame.rgb, marks) if np.isfinite(marks).all() else None
             if fitted is None:
@@ -260,7 +296,9 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
                 for name in ("expression", "rotation", "translation"):
                     getattr(smooth, name)[t] = getattr(raw, name)[t]
             _place(smooth, ready)
-            bar.update()
+            if (t + 1) % checkpoint.EVERY == 0:
+                kept.append(t + 1, raw, smooth, tracker, smoother)
+            bar.update(frame=video_frame.index)
         _place(smooth, smoother.flush())
     first = int(np.argmax(raw.status != "no_face"))
     for track in (raw, smooth):
@@ -274,19 +312,21 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
     return Tracking(smooth, raw, remarks)
 
 
-def _empty_track(model, person, following, source_hash, face):
+def _empty_track(model, person, following, source_hash, face, span):
     """A Track of a clip's length whose frames are to be filled in."""
     count = len(following.confirmed)
     f32 = lambda *shape: np.zeros((count, *shape), np.float32)
     return Track(
-        model_name=model.name, model_hash=model.hash, image_size=np.zeros(2, np.int64), frame_index=np.arange(count),
-        status=np.full(count, "no_face", "U16"), identity=person.shared.identity.astype(np.float32),
+        model_name=model.name, model_hash=model.hash, image_size=np.zeros(2, np.int64),
+        frame_index=span.first + np.arange(count), status=np.full(count, "no_face", "U16"),
+        identity=person.shared.identity.astype(np.float32),
         albedo=person.shared.albedo.astype(np.float32), expression=f32(model.expression_count),
         expression_names=np.array(model.expression_names), rotation=f32(3), translation=f32(3),
         focal=np.float32(person.shared.focal), principal_point=np.zeros(2, np.float32), light=f32(9, 3),
         landmarks=following.landmarks, photometric_error=np.full(count, np.nan, np.float32),
         landmark_error=np.full(count, np.nan, np.float32), confidence=f32(),
-        albedo_offset=person.offset.astype(np.float16), source_sha256=source_hash, face=face)
+        albedo_offset=person.offset.astype(np.float16), source_sha256=source_hash, face=face,
+        stopped_at=-1 if span.end is None else span.end)
 
 
 def _note(track, t, fitted):

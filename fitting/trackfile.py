@@ -35,6 +35,7 @@ class Track:
     confidence : (F,) share of the visible face that the fit explains, in [0, 1]; empty for a photo
     albedo_offset : (V, 3) float16, the person's albedo beyond the basis, by which a clip was tracked; empty for a photo
     source_sha256 : str, of the clip's bytes, "" for a photo; face : str, the choice among its faces
+    stopped_at : int, the frame before which tracking was told to end, -1: it went on to the clip's end
     """
 
     model_name: str
@@ -58,6 +59,7 @@ class Track:
     albedo_offset: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float16))
     source_sha256: str = ""
     face: str = "largest"
+    stopped_at: int = -1
     format_version: int = FORMAT_VERSION
 
     def __len__(self):

@@ -76,6 +76,22 @@ class VideoFrame:
         return rgb
 
 
+@dataclass(frozen=True)
+class Span:
+    """Frames `first` to `end` - 1 of a clip, counted from 0; end None: to the clip's end."""
+
+    first: int = 0
+    end: int | None = None
+
+    def count(self, total):
+        """How many of a clip's `total` frames lie inside; None where neither says."""
+        end = total if self.end is None else self.end if total is None else min(self.end, total)
+        return None if end is None else max(end - self.first, 0)
+
+
+WHOLE = Span()
+
+
 class VideoReader:
     """Decodes a video once, from start to end, one frame in memory at a time (besides the decoder's own few).
 
@@ -85,6 +101,9 @@ class VideoReader:
     picture data cannot be noticed.) Timestamps that are missing or do not increase, as in some AVI files, are replaced
     by the previous one plus a frame's duration.
 
+    With a `span` only its frames come, counted as in the whole clip. Those before it are decoded, because only that
+    tells reliably which frame is which, but nothing is computed from them; what lies behind it is not read.
+
     Raises
     ------
     InputError
@@ -92,9 +111,10 @@ class VideoReader:
         single frame that can be decoded.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, span: Span = WHOLE):
         self.path = check_file(path, "video")
         self.damage: str | None = None
+        self._span = span
         self._container = _open(self.path)
         try:
             self._stream = _video_stream(self._container, self.path)
@@ -115,6 +135,11 @@ class VideoReader:
     def __exit__(self, *_) -> None:
         self.close()
 
+    @property
+    def stream_index(self) -> int:
+        """Which of the file's streams is read."""
+        return self._stream.index
+
     def close(self) -> None:
         """Free the decoder and the file."""
         self._first = None
@@ -122,6 +147,14 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
+        first, end = self._span.first, self._span.end
+        for frame in self._all():
+            if frame.index >= first and (end is None or frame.index < end):
+                yield frame
+            if end is not None and frame.index >= end - 1:
+                return
+
+    def _all(self) -> Iterator[VideoFrame]:
         if self._first is None:
             raise RuntimeError("a VideoReader can be iterated over once; open the file again")
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))

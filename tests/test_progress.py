@@ -30,6 +30,19 @@ def test_short_work_leaves_nothing_in_a_file(monkeypatch):
     assert sys.stderr.getvalue() == ""
 
 
+def test_the_frame_and_hours_are_shown(monkeypatch):
+    clock = iter([0.0, 40.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    ProgressLines(1000, "fit", "frame").update(10, frame=509)
+    assert sys.stderr.getvalue() == "fit: 10 of 1000 frames, at 509, 1:06:00 left\n"
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar(2, "fit") as bar:
+        bar.update(frame=509)
+        bar.refresh()
+    assert "at 509" in sys.stderr.getvalue()
+
+
 @pytest.mark.parametrize("total", [None, 0])
 def test_without_a_total_there_is_no_time_left(monkeypatch, total):
     monkeypatch.setattr(sys, "stderr", io.StringIO())

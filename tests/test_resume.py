@@ -1,0 +1,125 @@
+"""Runs that are killed and started again: the same bytes as an undisturbed run, and nothing left behind."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compositing.workdir import WorkDir, program, remove_leftovers
+from facemodel.errors import InputError
+from tests import clips
+
+ROOT = Path(__file__).parents[1]
+# small pieces, quick fits, and a process that kills itself before its n-th rename
+DRIVER = """
+import os, signal, sys
+from functools import partial
+import compositing.pieces, compositing.replace, fitting.checkpoint, fitting.fit, fitting.track
+from fitting import commands
+compositing.pieces.PIECE = fitting.checkpoint.EVERY = 4
+quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
+fitting.fit.fit_frames = fitting.track.fit_frames = quick
+compositing.replace.track_clip = partial(fitting.track.track_clip, key_frames=1)
+left, rename = int(sys.argv.pop(1)), os.replace
+def renaming(*args):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(*args)
+os.replace = renaming
+commands.run(compositing.replace.main, sys.argv[1:])
+"""
+
+
+def start(folder, *options, kill_at=0):
+    """A run in a process of its own on clip.mp4 in the folder."""
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(kill_at), "clip.mp4", "--virtual", "3", "--texture", "delta",
+         *map(str, options)], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A folder with clip.mp4 and the result of an undisturbed run, whole.mp4; how long that took."""
+    folder = tmp_path_factory.mktemp("resume")
+    clips.cut(folder / "clip.mp4", 11, crop=(480, 360), rate=clips.NTSC, sound=True)
+    begun = time.monotonic()
+    process = start(folder, "-o", "whole.mp4")
+    printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    assert sorted(p.name for p in folder.iterdir()) == ["clip.mp4", "whole.mp4", "whole.mp4.report.json"]
+    return folder, time.monotonic() - begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_at", [(4, 9, 4), ()])
+def test_a_killed_run_goes_on_to_the_same_bytes(undisturbed, kill_at):
+    """Killed between two of its steps on the disk, or at random moments; the clip's track too is made in pieces."""
+    folder, took = undisturbed
+    dice, out = random.Random(5), folder / f"out{len(kill_at)}.mp4"
+    for step in kill_at or (None,) * 3:
+        process = start(folder, "-o", out.name, kill_at=step or 0)
+        if step is None:
+            time.sleep(took * dice.uniform(0.3, 0.95))
+            process.kill()
+        process.communicate()
+        assert process.returncode in ((-signal.SIGKILL,) if step else (-signal.SIGKILL, 0))
+    process = start(folder, "-o", out.name)
+    assert process.communicate() and process.returncode == 0
+    assert out.read_bytes() == (folder / "whole.mp4").read_bytes()
+    assert not list(folder.glob(".*")) and not list(folder.glob("*.work"))
+
+
+def test_places_depend_on_what_they_are_made_of(tmp_path):
+    with WorkDir(tmp_path / "w", keep=True) as work:
+        place = work.place("result", {"crf": 18})
+        assert work.place("result", {"crf": 18}) == place != work.place("result", {"crf": 20})
+        work.place("fit", {"photo": "a"}).touch()
+        place.mkdir()
+        (place / "piece").touch()
+        work.place("result", {"crf": 18})
+        assert place.exists() and work.unfinished
+        work.place("result", {"crf": 19})                       # one unfinished result at a time
+        assert not place.exists()
+        work.finish()
+    assert len(list((tmp_path / "w").glob("fit_*"))) == 1 and (tmp_path / "w" / "manifest.json").is_file()
+    with WorkDir(tmp_path / "w", keep=True, resume=False) as work:
+        assert not work.unfinished
+    assert "code" in program()
+
+
+def test_a_default_folder_goes_when_it_is_of_no_use(tmp_path):
+    with WorkDir(tmp_path / "w") as work:
+        work.place("fit", {})
+    assert not (tmp_path / "w").exists()
+    with pytest.raises(KeyError), WorkDir(tmp_path / "w") as work:
+        work.place("fit", {}).touch()
+        raise KeyError
+    assert (tmp_path / "w").exists()
+    with WorkDir(tmp_path / "w") as work:
+        work.finish()
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_that_is_not_ours_or_in_use(tmp_path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "letters.txt").touch()
+    with pytest.raises(InputError, match="letters.txt.*--work"), WorkDir(tmp_path / "w"):
+        pass
+    with pytest.raises(InputError, match="--work"), WorkDir(tmp_path / "no" / "w"):
+        pass
+    with WorkDir(tmp_path / "v"), pytest.raises(InputError, match="another run"), WorkDir(tmp_path / "v"):
+        pass
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    for name in (".a[1].0123abcd.part.mp4", ".a[1].0123abc.part.mp4", ".b.0123abcd.part.mp4"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "a[1].mp4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a[1].0123abc.part.mp4", ".b.0123abcd.part.mp4"]
