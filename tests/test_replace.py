@@ -132,7 +132,7 @@ def test_the_report_says_what_was_done(inputs, first):
     assert report["passed_through"] == []
     assert report["inputs"]["source"] == str(inputs / "clip.mp4")
     assert len(report["inputs"]["source_sha256"]) == len(report["inputs"]["target_sha256"]) == 64
-    assert report["settings"]["texture"] == "delta" and report["settings"]["crf"] == 4
+    assert report["settings"]["texture"] == "gan" and report["settings"]["crf"] == 4
     assert len(report["settings_sha256"]) == 64
     for stage in ("target", "track", "neutral texture", "decode", "source texture", "target texture", "render", "seam",
                   "blend", "encode"):
