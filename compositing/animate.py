@@ -23,7 +23,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from compositing.performer import TexturePerformer
-from compositing.puppet import Puppet
+from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
 from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
@@ -213,8 +213,8 @@ def animate_photo(source, target, out, *, model, detector, texture="gan", face="
         if count > 1:
             remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                            "counted from the left")
-        person = target_from_photo(model, photo, fit)
-        person = reduced(person, texture_size_for(model, fit))
+        person = reduced(target_from_photo(model, photo, fit), texture_size_for(model, fit))
+        person = without_lips_inside(model, person, fit)
     with timer("track"):
         track = known
         if track is None:
