@@ -32,6 +32,7 @@ SEEN = (0.15, 0.50)         # validity of a texel between which the photo's pixe
 HIDDEN = (0.5, 1.5)         # mm behind what the photo shows between which a point counts as not seen there
 CLOSED = 0.18               # opening up to which a photo's mouth is not believed to show its inside
 OPENS = (0.005, 0.04)       # by which a mouth opens further (see mouth.opening) until its inside is drawn wholly
+EDGE = 0.002                # of the face's width: softness of the edge of what is drawn
 FAR = 1e6                   # mm, depth of what is no face
 NECK = np.float32([0, 70, 20])      # mm in the model's space: what the head turns about
 STILL = 0.02                # pixels of warp below which the photo's pixel stays
@@ -123,7 +124,8 @@ class Puppet:
         share = (_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
         hidden = _ramp(depth - _sampled(self._rest_depth, where), *HIDDEN)
         hidden = np.maximum(hidden, mouth * _ramp(self._opening(expression) - self._rest_opening, *OPENS))
-        drawn = (inner * (1 - seen) * hidden * mask)[..., None]
+        drawn = inner * (1 - seen) * hidden * mask
+        drawn = (cv2.GaussianBlur(drawn, (0, 0), max(EDGE * self._width, 0.7)) * mask)[..., None]      # no stairs
         change *= share
         out += change
         out += drawn * (now - out)
