@@ -23,7 +23,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from compositing.performer import TexturePerformer
-from compositing.puppet import Puppet
+from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
 from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
@@ -136,7 +136,7 @@ class Animator:
         self._turns = turns(model, track) if posed else np.zeros((len(track), 3), np.float32)
         self._moved = posed
         self._hold = Hold((fit.expression[0], target.texture.rgb, np.zeros(3, np.float32)))
-        self._bias = self._resting_change(model, target.texture)
+        self._neutral, self._bias, self._teeth = target.texture.rgb, *self._corrections(model, target.texture)
         self._picture = photo.astype(np.float32) / 255
 
     def __call__(self, frame):
@@ -163,19 +163,24 @@ class Animator:
         texture = self._textures(rgb, t)
         if self._bias is not None:
             texture = texture - self._bias
+        if self._teeth is not None:
+            texture = texture + self._teeth * (self._neutral - texture)
         return self._expression[t], texture, self._turns[t]
 
-    def _resting_change(self, model, neutral):
-        """What the method changes at the source's rest, to be taken off everywhere: (S, S, 3) float32 or None.
+    def _corrections(self, model, neutral):
+        """What the method's textures are corrected by, each None where there is nothing to correct.
 
-        Not inside a mouth that the photo does not show: there the method's values stand for themselves.
+        Returns
+        -------
+        bias : (S, S, 3) float32, what the method changes at the source's rest, to be taken off: the photo has its own.
+            Not inside a mouth that the photo does not show, where the method's values stand for themselves
+        teeth : (S, S, 1) float32 in [0, 1], inside of a mouth that the photo shows: it stays the photo's
         """
         change = self._textures.at_rest() - neutral.rgb
-        if not change.any():
-            return None
-        size = change.shape[0]
-        mouth = region_texture(model, "mouth_interior", build_atlas(model, size))
-        return change * (1 - mouth * (1 - np.clip(2 * neutral.validity, 0, 1)))[..., None]
+        mouth = region_texture(model, "mouth_interior", build_atlas(model, len(change)))
+        teeth = mouth * np.clip(2 * neutral.validity, 0, 1)
+        bias = change * (1 - mouth + teeth)[..., None]
+        return bias if bias.any() else None, teeth[..., None] if teeth.max() > 0.05 else None
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
@@ -214,8 +219,8 @@ def animate_photo(source, target, out, *, model, detector, texture="gan", face="
         if count > 1:
             remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                            "counted from the left")
-        person = target_from_photo(model, photo, fit)
-        person = reduced(person, texture_size_for(model, fit))
+        person = reduced(target_from_photo(model, photo, fit), texture_size_for(model, fit))
+        person = without_lips_inside(model, person, fit)
     with timer("track"):
         track = known
         if track is None:

@@ -9,17 +9,19 @@ Around the face the warp goes on and fades, so that the neck follows the chin; n
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from compositing.mouth import opening
 from compositing.relative import LOWER_LIDS, UPPER_LIDS
-from facemodel.atlas import uv_to_pixels
+from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import rotation_matrix
 from facemodel.light import shade
 from facemodel.rasterizer import interpolate, rasterize
-from fitting.texture import pose
+from fitting.lift import Texture
+from fitting.texture import pose, region_texture
 
 REACH = 0.45                # of the face's width: how far the surroundings follow an expression
 POSED_REACH = 1.2           # and a turn of the head
@@ -28,6 +30,9 @@ RIM = 0.05                  # of the face's width: along its outline the warp is
 MATCH_BLUR = 0.05           # of the face's width: blur in which render and photo are matched in colour
 SEEN = (0.15, 0.50)         # validity of a texel between which the photo's pixel comes to be believed
 HIDDEN = (0.5, 1.5)         # mm behind what the photo shows between which a point counts as not seen there
+CLOSED = 0.18               # opening up to which a photo's mouth is not believed to show its inside
+OPENS = (0.005, 0.04)       # by which a mouth opens further (see mouth.opening) until its inside is drawn wholly
+EDGE = 0.002                # of the face's width: softness of the edge of what is drawn
 FAR = 1e6                   # mm, depth of what is no face
 NECK = np.float32([0, 70, 20])      # mm in the model's space: what the head turns about
 STILL = 0.02                # pixels of warp below which the photo's pixel stays
@@ -86,6 +91,7 @@ class Puppet:
         self._fall = self._falloff(raster.mask, photo.shape[:2], posed)
         self._gain = self._colour_match(raster)
         self._rest_shading *= self._gain
+        self._rest_opening = self._opening(fit.expression[0])
         self._rest_depth = np.where(raster.mask, raster.depth, np.float32(FAR))
         self._attributes = self._fixed_attributes(still.vertices[:, 2])
         self._eye = self._eyes()
@@ -108,8 +114,8 @@ class Puppet:
         values = interpolate(np.hstack([self._attributes, self._shading(posed)]), self._triangles, raster)
         shut = self._shut(posed, raster)
         mask = _filled(values, raster.mask & ~shut)
-        where, before, shading = values[..., :2], values[..., 8:11], values[..., 11:14]
-        face, seen, inner, depth = np.moveaxis(values[..., 4:8], 2, 0)
+        where, before, shading = values[..., :2], values[..., 9:12], values[..., 12:15]
+        face, seen, inner, mouth, depth = np.moveaxis(values[..., 4:9], 2, 0)
         warp = self._warp(where - _grid(mask.shape), mask, face, seen)
         albedo, neutral = (_sampled(t, values[..., 2:4]) for t in (texture, self.rest.rgb))
         out = self._warped(warp)
@@ -117,7 +123,9 @@ class Puppet:
         change = now - neutral * before
         share = (_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
         hidden = _ramp(depth - _sampled(self._rest_depth, where), *HIDDEN)
-        drawn = (inner * (1 - seen) * hidden * mask)[..., None]
+        hidden = np.maximum(hidden, mouth * _ramp(self._opening(expression) - self._rest_opening, *OPENS))
+        drawn = inner * (1 - seen) * hidden * mask
+        drawn = (cv2.GaussianBlur(drawn, (0, 0), max(EDGE * self._width, 0.7)) * mask)[..., None]      # no stairs
         change *= share
         out += change
         out += drawn * (now - out)
@@ -137,6 +145,10 @@ class Puppet:
             rotation = turned
         return pose(self._model, self._model.shape(fit.identity, expression), rotation, translation, fit.focal,
                     fit.principal_point)
+
+    def _opening(self, expression):
+        marks = self._model.landmarks
+        return opening(self._model.shape(self._fit.identity, expression, rows=marks), marks)
 
     def _shading(self, posed):
         """Shading of the vertices in the photo's colours, (V, 3) float32, near what it was at rest.
@@ -191,13 +203,14 @@ class Puppet:
     def _fixed_attributes(self, depth):
         """What every frame interpolates, of the rest: place in the window and on the texture, weights, depth, shading.
 
-        depth : (V,) mm -> (V, 11) float32
+        depth : (V,) mm -> (V, 12) float32
         """
         regions = self._model.regions
         inner = np.maximum.reduce([regions[n] for n in ("mouth_interior", "lips", "eyes", "eyelids")])
         validity = _samples(self.rest.validity[..., None], self._uv)[:, 0]
         columns = [self._rest_xy - self._corner, self._uv, regions["face"][:, None],
-                   _ramp(validity, *SEEN)[:, None], inner[:, None], depth[:, None], self._rest_shading]
+                   _ramp(validity, *SEEN)[:, None], inner[:, None],
+                   regions["mouth_interior"][:, None], depth[:, None], self._rest_shading]
         return np.hstack(columns).astype(np.float32)
 
     def _eyes(self):
@@ -251,6 +264,19 @@ def _samples(picture, where, rows=16384):
     """The same at (N, 2) pixels -> (N, K); in parts, for OpenCV draws no pictures of more than 32,767 rows."""
     parts = [_sampled(picture, where[k:k + rows, None]) for k in range(0, len(where), rows)]
     return np.concatenate(parts).reshape(len(where), -1)
+
+
+def without_lips_inside(model, target, fit):
+    """A TargetFace that does not know its mouth's inside, where the photo's mouth is all but closed.
+
+    What the fit then takes for it are the lips.
+    """
+    marks = model.landmarks
+    if opening(model.shape(fit.identity, fit.expression[0], rows=marks), marks) > CLOSED:
+        return target
+    atlas = build_atlas(model, len(target.texture.rgb))
+    inside = np.clip(2 * region_texture(model, "mouth_interior", atlas), 0, 1)
+    return replace(target, texture=Texture(target.texture.rgb, target.texture.validity * (1 - inside)))
 
 
 def _filled(values, mask):

@@ -27,7 +27,8 @@ def resting_frames(model, track):
 def relative_expression(model, track, fit):
     """The source's deviation from its own rest, put on the rest that a photo shows.
 
-    In the source's resting frames the result is the photo's expression: who smiles in the photo does so at rest. What
+    In the source's resting frames the result is the photo's expression: who smiles in the photo does so at rest. (Eyes
+    and brows rest at what they mostly are, for a calm mouth often comes with lowered eyes.) What
     the source adds is added, less of it the further the photo has already gone, so that what is full stays full; what
     the source takes off is taken off, in proportion where the photo has less to give. Eyes narrow in proportion to
     their own opening, and close when the source's do.
@@ -44,8 +45,8 @@ def relative_expression(model, track, fit):
     """
     low, high = model.expression_range
     own, given = fit.expression[0].astype(np.float64), track.expression.astype(np.float64)
-    resting = resting_frames(model, track)
-    rest = np.median(given[resting], axis=0)
+    usual = np.median(given[track.status == "ok"], axis=0)
+    rest = np.where(_eyes_and_brows(model), usual, np.median(given[resting_frames(model, track)], axis=0))
     if low != 0:
         out = own + given - rest
         return np.clip(out, np.minimum(low, own), np.maximum(high, own)).astype(np.float32)
