@@ -10,11 +10,9 @@ see assets/README.md. Takes two to three minutes per round on two cores for 140 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.subdivision import catmull_clark
+from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
@@ -162,9 +161,6 @@ def main(argv=None):
     geometry, out = shipped / "commons_face.npz", args.out or shipped / "albedo.npz"
     commands.check_writable(out)
     mirror = surface_mirror(geometry)
-    # one thread per worker: set before the workers, which are fresh processes, load their libraries
-    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    processes = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         shutil.copy(geometry, folder / geometry.name)
@@ -174,7 +170,7 @@ def main(argv=None):
         else:
             store(skin, *flat_albedo(geometry))
         for number in range(args.rounds):
-            with ProcessPoolExecutor(args.workers, processes, initializer=_prepare, initargs=(str(folder),)) as pool:
+            with worker_pool(args.workers, _prepare, (str(folder),)) as pool:
                 results = []
                 with progress_bar(len(files), f"round {number + 1}", "photo") as bar:
                     for result in pool.map(partial(lift, count=len(mirror)), files):

@@ -43,8 +43,8 @@ def test_a_run_on_a_clip(capsys, tmp_path):
     assert times["frames"] == 6 and 0 < times["replaced"] < 6
     assert times["clip"] == {"path": str(clip), "width": 640, "height": 360}
     for group, stages in (("track", ["decode", "landmarks", "key frames", "fit", "smoothing", "other"]),
-                          ("composite", ["target", "neutral texture", "decode", "source texture", "target texture",
-                                         "render", "seam", "blend", "encode", "other"])):
+                          ("composite", ["target", "neutral texture", "decode", "source texture",
+                                         "target texture", "mouth", "render", "seam", "blend", "encode", "other"])):
         rows = {s["stage"]: s["seconds"] for s in times["stages"] if s["group"] == group}
         assert sorted(rows) == sorted(stages)
         assert all(seconds > 0 for seconds in rows.values()), rows

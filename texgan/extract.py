@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from facemodel.atlas import chart_hash, to_texture
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
+from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import choose_face
@@ -356,11 +356,8 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
     model_hash = load_model(model_name).hash
     todo = [j for j in jobs if not is_done(dataset, j, model_hash, every)]
     Path(dataset, "clips").mkdir(parents=True, exist_ok=True)
-    # one thread per worker: set before the workers, which are fresh processes, load their libraries
-    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     wrong = {}
-    with ProcessPoolExecutor(workers or os.cpu_count(), multiprocessing.get_context("spawn"), initializer=_prepare,
-                             initargs=(str(model_name),)) as pool:
+    with worker_pool(workers, _prepare, (str(model_name),)) as pool:
         with progress_bar(len(todo), "extract", "clip", progress) as bar:
             for done in as_completed([pool.submit(_work, j, dataset, every, tracks) for j in todo]):
                 name, error = done.result()

@@ -9,9 +9,7 @@ Stop it and run it again: finished actors are kept. The same seed draws the same
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -21,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
+from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.progress import progress_bar
@@ -124,11 +123,8 @@ def main(argv=None):
     load_stage(args.ict, load_model("commons"))                      # says what is wrong before any work is done
     commands.check_folder(args.out)
     todo = [k for k in range(args.actors) if not (args.out / "clips" / f"actor{k:04d}").is_dir()]
-    # one thread per worker: set before the workers, which are fresh processes, load their libraries
-    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     lost = []
-    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), initializer=_prepare,
-                             initargs=(args.model, args.ict)) as pool:
+    with worker_pool(args.workers, _prepare, (args.model, args.ict)) as pool:
         with progress_bar(len(todo), "perform", "actor") as bar:
             jobs = [pool.submit(_work, k, skins[k % len(skins)], args.seed, args.out) for k in todo]
             for job in jobs:

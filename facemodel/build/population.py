@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from facemodel.errors import InputError
 from facemodel.light import vertex_normals
 from facemodel.morphable import FLIP, load_model
 from facemodel.readers.transfer import register
+from facemodel.workers import worker_pool
 
 # landmarks on which the two markups agree: ridge and base of the nose, eyes, corners and middle of the lips
 SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
@@ -126,9 +125,7 @@ def learn(guide, model, mirror, weight, draws, seed, log=print):
     first = register(guide, model.mean * FLIP, model.triangles, landmarks, stiffness=STIFFNESS)
     centred = replace(guide, control_mean=guide.neutral(first.coefficients))
     job = partial(lay_over, guide=centred, triangles=model.triangles, landmarks=landmarks)
-    # one thread per worker: set before the workers, which are fresh processes, load their libraries
-    os.environ.update(dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with worker_pool() as pool:
         results = list(pool.map(job, draw_heads(model, draws, seed), chunksize=4))
     log(f"{draws} heads laid over, median distance {np.median([d for _, d in results]):.2f} mm")
     shapes = np.stack([s for s, _ in results])
