@@ -22,6 +22,7 @@ SKINS, SKIN_SIGMA = 15, 0.1          # of section 7.2: new skins per person, in 
 COMPONENTS = 40
 OWN_SOURCE = 0.5                     # of the examples, where a script offers other people as well
 STILL = 0.08                         # share of examples that show the neutral expression
+WARP_CELLS = 10                      # per side of the grid on which the source's warp is drawn
 FEATURE_WEIGHT = 10.0                # of section 5.3: mouth and eyes against the rest
 
 
@@ -95,10 +96,11 @@ class Variation:
     """How examples are varied; zeros leave them as they are.
 
     skins : bool, section 7.2's new skins
-    lent : float, share of examples whose target wears, wholly or in part, another person's skin, neutral and changed
+    lent : float, share of examples whose target wears, wholly or in part, another person's skin, neutral and changed;
+        and share of the sources taken from others that do
     tone : float, standard deviation of the logarithm of the gain; a third of it for each channel by itself
     source_tone : float, the same for the source alone
-    shift : float, texels by which the source is off, standard deviation
+    shift : float, texels by which the source is off as a whole, standard deviation; twice that where the warp is smooth
     blur : float, largest standard deviation of a blur of the source, texels
     mirror : bool
     """
@@ -192,6 +194,10 @@ class Examples:
             other = self._clips[dress]
             texture = texture + (1 - masks.mouth)[..., None] * (decode(other.textures[other.info.neutral]) - neutral)
         skin = (1 - masks.mouth)[..., None]
+        if dress is None and rng.random() < v.lent:            # whose skin the source has is nothing to learn from
+            lender = self._clips[rng.integers(len(self._clips))]
+            own = decode(a.textures[a.info.neutral])
+            texture = texture + skin * rng.uniform() * (decode(lender.textures[lender.info.neutral]) - own)
         if rng.random() < v.lent:
             lender = self._clips[rng.integers(len(self._clips))]
             offset = skin * rng.uniform() * (decode(lender.textures[lender.info.neutral]) - neutral)
@@ -219,12 +225,14 @@ def _gain(rng, spread):
 
 def _moved(rng, texture, validity, shift, blur):
     """The source's texture slightly off and out of focus, as a clip's is."""
-    dx, dy = rng.standard_normal(2) * shift
+    h, w = validity.shape
     sigma = rng.random() * blur
     if shift:
-        matrix = np.float32([[1, 0, dx], [0, 1, dy]])
-        move = lambda a: cv2.warpAffine(a, matrix, (a.shape[1], a.shape[0]), flags=cv2.INTER_LINEAR,
-                                        borderMode=cv2.BORDER_REPLICATE)
+        whole = shift * rng.standard_normal(2)
+        coarse = (2 * shift * rng.standard_normal((WARP_CELLS, WARP_CELLS, 2))).astype(np.float32)
+        flow = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC) + whole.astype(np.float32)
+        x, y = flow[..., 0] + np.arange(w, dtype=np.float32), flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
+        move = lambda a: cv2.remap(a, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         texture, validity = move(texture), move(validity)
     if sigma > 0.3:
         texture = cv2.GaussianBlur(texture, (0, 0), sigma)
