@@ -89,6 +89,9 @@ def test_a_perfect_generator_has_no_error_and_the_others_what_they_leave(model, 
     expected = 0.15 * 255 / 1.3 * areas[150:180, 100:156].sum() / areas.sum()
     assert whole["static"]["l1"] == pytest.approx(expected, rel=0.02)
     assert out["follows"]["still"] < 0.1
+    again = table.reenact(clips, clips, model, Fixed(change), progress=False)
+    assert set(again) == {"photos"} and set(again["photos"]) == set(table.METHODS)
+    assert again["photos"]["gan"]["whole"]["l1"] < 0.6 < again["photos"]["static"]["whole"]["l1"]
     names = {p.relative_to(tmp_path / "dump").as_posix() for p in (tmp_path / "dump").rglob("*.png")}
     assert {"truth/a_smile.png", "validity/a_smile.png", "gan/b_to_a_smile.png", "static/b_to_a_smile.png"} <= names
 

@@ -17,8 +17,10 @@ outside the mouth, the neutral photo show, for albedo in [0, 1.3] times 255 / 1.
               (Wang et al. 2004, doi:10.1109/TIP.2003.819861)
   sharpness   sum of the squared gradients, over the truth's
 Each is the mean over pairs, with a 95 % interval from resampling the people (targets) 2000 times.
-`reenacted` (with --clips) is the same for clips that re-enact themselves: the source is the person's own frame in the
-skin of somebody of FOLDER, by the ratio of their neutral textures, and the truth is the frame as it was.
+In that table source and target smile each in their own way, so that a method which follows the source can't come as
+near to the truth as one that knew the target's smile. `reenacted` is the same for people who re-enact themselves: the
+source is the person's own picture in the skin of somebody else of FOLDER, by the ratio of their neutral textures, and
+the truth is the picture as it was; for the photos together, and with --clips for each video.
 `floor` is what the fit's own noise leaves: a photo against its mirror image, fitted anew and mirrored back.
 `follows` says whether the source's expression is in the result: see `following`.
 """
@@ -240,35 +242,39 @@ def following(clips, methods):
     return {"amount": mean(amounts), "mouth": mean(mouths), "still": mean(stills)}
 
 
-def reenact(clips, strangers_clips, model, generator, frames=40, progress=True):
-    """Clips that re-enact themselves in another person's skin.
+def reenact(clips, lenders, model, generator, frames=40, progress=True):
+    """People who re-enact themselves in another person's skin: the one case where the truth is known exactly.
 
     Parameters
     ----------
-    clips : list of Clip, videos
-    strangers_clips : list of Clip, people who lend their skins, in turn
+    clips : list of Clip, videos or photos
+    lenders : list of Clip, people who lend their skins, in turn, nobody to himself
     frames : int, of each clip, spread evenly
 
     Returns
     -------
-    dict clip -> method -> region -> figures
+    dict group -> method -> region -> figures; a group is a video, or all photos; `mean` is there where it is known
     """
-    methods, out = Methods(model, generator), {}
+    methods, rows = Methods(model, generator), {}
     with progress_bar(len(clips), "re-enact", "clip", progress) as bar:
         for k, clip in enumerate(clips):
-            other = strangers_clips[k % len(strangers_clips)]
-            dressed, rows = _dressed(clip, other, methods.masks), []
+            others = [c for c in lenders if c.info.identity != clip.info.identity]
+            dressed = _dressed(clip, others[k % len(others)], methods.masks)
+            photos = clip.info.script == PHOTO_SCRIPT
             chosen = np.unique(np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int))
             for t in chosen[chosen != clip.info.neutral]:
-                truth, _ = _of(clip, t)
-                for name in ("static", "delta", "delta_local", "gan"):
-                    codes = encode(methods(name, dressed, t, clip, ""))
-                    rows += [(name, region, str(t), compare(codes, encode(truth).astype(float), weight))
-                             for region, weight in weights(clip, t, methods.masks).items() if weight.sum() >= 1]
-            out[clip.info.name] = {m: {r: _summary([x for x in rows if x[:2] == (m, r)]) for r in REGIONS}
-                                   for m in ("static", "delta", "delta_local", "gan")}
+                truth, expression = _of(clip, t)[0], clip.info.frames[t]
+                for name in METHODS:
+                    if name == "mean" and expression not in generator.mean_changes:
+                        continue
+                    codes = encode(methods(name, dressed, t, clip, expression))
+                    rows.setdefault("photos" if photos else clip.info.name, []).extend(
+                        (name, region, clip.info.identity if photos else str(t),
+                         compare(codes, encode(truth).astype(float), weight))
+                        for region, weight in weights(clip, t, methods.masks).items() if weight.sum() >= 1)
             bar.update()
-    return out
+    return {group: {m: {r: _summary([x for x in found if x[:2] == (m, r)]) for r in REGIONS}
+                    for m in METHODS if any(x[0] == m for x in found)} for group, found in rows.items()}
 
 
 def _dressed(clip, other, masks):
@@ -381,8 +387,8 @@ def main(argv=None):
                               and c.info.script == PHOTO_SCRIPT]
         clips = pick(dataset)
         table = evaluate(clips, model, generator, args.dump)
-        if args.clips is not None:
-            table["reenacted"] = reenact(read_dataset(args.clips), clips, model, generator)
+        videos = read_dataset(args.clips) if args.clips is not None else []
+        table["reenacted"] = reenact([*clips, *videos], clips, model, generator)
         if not args.no_floor:
             extract(find_jobs(_mirrored(jobs, scratch)), Path(scratch) / "mirrored", args.model, workers=args.workers)
             table["floor"] = noise_floor(clips, pick(Path(scratch) / "mirrored"), Masks.of(model))
