@@ -61,6 +61,23 @@ def test_photos_of_one_expression_go_together_and_clips_without_a_script_do_not(
     assert {paired._pair(rng, [0, 1], 0)[0] for _ in range(40)} == {0, 1}
 
 
+def test_sources_are_those_who_smile_alike(masks):
+    """Nine people, of whom two smile faintly, one in the middle and six broadly, from different neutral faces."""
+    model = load_model("commons")
+    strengths, clips = [0.1, 0.15, 0.5, 0.8, 0.85, 0.9, 0.95, 1.02, 1.08], []
+    for k, strength in enumerate(strengths):
+        clip = made_up_clip(model, chr(97 + k), seed=k)
+        clip.expression[:] = 0.1 * k
+        clip.expression[1, 3] += strength
+        clips.append(clip)
+    examples = Examples(clips, masks, seed=0, variation=NONE)
+    rng = np.random.default_rng(0)
+    for target, near in ((0, {1, 2, 3}), (5, {4, 6, 3}), (8, {7, 6, 5})):
+        drawn = [examples._pair(rng, list(range(9)), target)[:2] for _ in range(2000)]
+        assert {source for source, t in drawn if t == 1} == near | {target}
+        assert {source for source, t in drawn if t == 0} == set(range(9))                    # being neutral is no smile
+
+
 def test_unseen_mouth_is_black_and_seen_mouth_is_not(masks):
     rgb = np.full((256, 256, 3), 0.5, np.float32)
     inside = masks.mouth > 0.99

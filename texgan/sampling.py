@@ -1,13 +1,15 @@
 """Training examples: which textures go together, and how they are varied (section 7.2).
 
 An example is a source texture, a target's neutral texture and the target's texture with the source's expression. Where
-clips share a script (photos of the same expression, rendered performances) source and target are two people. Everywhere
-a person can also be its own source, in another person's skin, so that copying the source does not pay.
+clips share a script (photos of the same expression, rendered performances) source and target are two people, those who
+show it most alike: from a faint smile for a broad one there would be nothing to learn but to ignore the source.
+Everywhere a person can also be its own source, in another person's skin, so that copying the source does not pay.
 
 Example number n of a seed is always the same, which is all that a training needs to be resumed exactly.
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +24,7 @@ SKINS, SKIN_SIGMA = 15, 0.1          # of section 7.2: new skins per person, in 
 COMPONENTS = 40
 OWN_SOURCE = 0.5                     # of the examples, where a script offers other people as well
 STILL = 0.08                         # share of examples that show the neutral expression
+ALIKE = 1 / 3                        # of the people who could be the source: those whose expression is most like it
 WARP_CELLS = 10                      # per side of the grid on which the source's warp is drawn
 FEATURE_WEIGHT = 10.0                # of section 5.3: mouth and eyes against the rest
 
@@ -100,7 +103,7 @@ class Variation:
         and share of the sources taken from others that do
     tone : float, standard deviation of the logarithm of the gain; a third of it for each channel by itself
     source_tone : float, the same for the source alone
-    shift : float, texels by which the source is off as a whole, standard deviation; twice that where the warp is smooth
+    shift : float, texels by which the source is off as a whole, standard deviation, and as much again by a smooth warp
     blur : float, largest standard deviation of a blur of the source, texels
     mirror : bool
     """
@@ -178,11 +181,21 @@ class Examples:
         if clip.info.script and rng.random() > OWN_SOURCE:
             name = clip.info.frames[t]
             able = [i for i in group if self._clips[i].info.identity != clip.info.identity and name in self._frames[i]]
+            if t != neutral:
+                able = self._alike(target, t, able)
             if able:
                 source = able[rng.integers(len(able))]
                 return source, self._frames[source][name], t, None
         able = [i for i, c in enumerate(self._clips) if c.info.identity != clip.info.identity]
         return target, t, t, able[rng.integers(len(able))] if able else None
+
+    def _alike(self, target, t, others):
+        """Those of other clips who show the expression of frame t most as the target does: as broad a smile, say."""
+        name = self._clips[target].info.frames[t]
+        changes = lambda i, k: self._clips[i].expression[k] - self._clips[i].expression[self._clips[i].info.neutral]
+        own = changes(target, t)
+        gap = [float(((changes(i, self._frames[i][name]) - own) ** 2).sum()) for i in others]
+        return [others[k] for k in np.argsort(gap, kind="stable")[:math.ceil(ALIKE * len(others))]]
 
     def _varied(self, rng, source, t_source, target, t_target, dress):
         v, masks, clip = self._variation, self._masks, self._clips[target]
@@ -229,7 +242,7 @@ def _moved(rng, texture, validity, shift, blur):
     sigma = rng.random() * blur
     if shift:
         whole = shift * rng.standard_normal(2)
-        coarse = (2 * shift * rng.standard_normal((WARP_CELLS, WARP_CELLS, 2))).astype(np.float32)
+        coarse = (shift * rng.standard_normal((WARP_CELLS, WARP_CELLS, 2))).astype(np.float32)
         flow = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC) + whole.astype(np.float32)
         x, y = flow[..., 0] + np.arange(w, dtype=np.float32), flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
         move = lambda a: cv2.remap(a, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
