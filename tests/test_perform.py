@@ -43,6 +43,20 @@ def test_skins_come_from_training_people_only(tmp_path, model):
     assert [s[0] for s in performing.skins_of(tmp_path)] == ["somebody"]
 
 
+def test_a_data_set_has_one_seed(tmp_path, model):
+    settings = {"seed": 1, "model_hash": model.hash, "skins_sha256": "a"}
+    performing.begin(tmp_path / "set", settings)
+    performing.begin(tmp_path / "set", {**settings, "seed": 2})             # nothing there yet that has another
+    write_clip(tmp_path / "set", made_up_clip(model, "actor0000"))
+    performing.begin(tmp_path / "set", {**settings, "seed": 2, "actors": 9})
+    before = (tmp_path / "set" / "manifest.json").read_bytes()
+    for other, words in (({"seed": 3}, "another --seed"), ({"seed": 2, "model_hash": "x"}, "another --model"),
+                         ({"seed": 2, "skins_sha256": "b"}, "another SKINS")):
+        with pytest.raises(InputError, match=f"{words}; give another folder"):
+            performing.begin(tmp_path / "set", {**settings, **other})
+    assert (tmp_path / "set" / "manifest.json").read_bytes() == before
+
+
 def test_without_photos_or_ict_the_command_says_so(tmp_path, model):
     with pytest.raises(InputError, match="texgan.extract"):
         performing.main([str(tmp_path), "--ict", "nowhere", "-o", str(tmp_path / "out")])
