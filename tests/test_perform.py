@@ -9,6 +9,7 @@ from fitting.lift import Texture
 from fitting.texture import albedo_texture
 from tests.test_rendered import ICT, needs_ict
 from tests.texture_sets import made_up_clip
+from texgan import extract as extraction
 from texgan import perform as performing
 from texgan.dataset import write_clip
 from texgan.extract import Extractor
@@ -55,6 +56,13 @@ def test_a_data_set_has_one_seed(tmp_path, model):
         with pytest.raises(InputError, match=f"{words}; give another folder"):
             performing.begin(tmp_path / "set", {**settings, **other})
     assert (tmp_path / "set" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("main, options", [(performing.main, ["--ict", "nowhere"]), (extraction.main, [])])
+def test_there_is_no_device_to_choose(main, options, tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main([str(tmp_path), "-o", str(tmp_path / "out"), *options, "--device", "cpu"])
+    assert refused.value.code == 2 and "--device" in capsys.readouterr().err
 
 
 def test_without_photos_or_ict_the_command_says_so(tmp_path, model):
