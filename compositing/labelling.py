@@ -5,6 +5,7 @@ more (WCAG 2 asks for 4.5). Its corners lie on even pixels, so that no sample of
 """
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -42,14 +43,15 @@ def check_label(text, height=None, width=None):
     """
     if text is None:
         return
-    if Path(text[:LONGEST_TEXT]).is_file():
-        raise InputError(f"--label {text}: took a file for its text; put --label after SOURCE and TARGET")
     if not text.strip() or len(text) > LONGEST_TEXT:
         raise InputError(f"--label: give a text of 1 to {LONGEST_TEXT} characters")
     missing = sorted({c for c in text if not _drawable(c)})
     if missing:
         raise InputError(f"--label {text}: the embedded font lacks {' '.join(map(ascii, missing))}; use unaccented "
                          "Latin letters")
+    with suppress(OSError):                          # a name that no file can have
+        if Path(text).is_file():
+            raise InputError(f"--label {text}: took a file for its text; put --label after SOURCE and TARGET")
     if height is not None:
         draw_plate(text, height, width)
 

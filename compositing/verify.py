@@ -55,8 +55,7 @@ def examine(path, trust=None):
     path = check_file(path, "video")
     metadata = metadata_marks(path)
     credentials = read_credentials(path, trust) if has_manifest_box(path) else None
-    by_metadata = metadata.get("synthetic", "").lower() == "true" or "SYNTHETIC VIDEO" in metadata.get("comment", "")
-    return {"file": str(path), "marked": by_metadata or bool(credentials and credentials["synthetic"]),
+    return {"file": str(path), "marked": by_metadata(metadata) or bool(credentials and credentials["synthetic"]),
             "intact": credentials and credentials["state"] == "valid" and credentials["trusted"] is not False,
             "metadata": metadata, "credentials": credentials}
 
@@ -80,6 +79,11 @@ def metadata_marks(path):
             if k.startswith("synthetic") or (k == "comment" and "SYNTHETIC" in v)}
 
 
+def by_metadata(metadata):
+    """Whether metadata_marks say that a video is synthetic."""
+    return metadata.get("synthetic", "").lower() == "true" or "SYNTHETIC VIDEO" in metadata.get("comment", "")
+
+
 def has_manifest_box(path):
     """Whether an ISO media file (.mp4, .mov) has a box for a C2PA manifest; looks at the headers of its boxes only."""
     size_left = Path(path).stat().st_size
@@ -91,7 +95,7 @@ def has_manifest_box(path):
                 size, used = int.from_bytes(head[8:16], "big"), 16
             if kind == b"uuid" and head[used:used + 16] == MANIFEST_BOX:
                 return True
-            if size < used:                                   # 0: up to the end of the file; others: no box at all
+            if not used <= size <= size_left:          # 0: up to the end of the file; others: no box, or cut off
                 return False
             size_left -= size
             f.seek(start + size)
@@ -177,7 +181,7 @@ def in_words(found, trust=None):
     """What examine() found, as lines for people: list of str."""
     credentials, metadata = found["credentials"], found["metadata"]
     lines = [f"{found['file']}: {_headline(found)}"]
-    if metadata:
+    if by_metadata(metadata):
         tool = ", ".join(metadata[k] for k in ("synthetic_tool", "synthetic_kind") if k in metadata)
         lines.append(f"  metadata: synthetic{f' ({tool})' if tool else ''}")
     else:

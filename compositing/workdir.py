@@ -22,25 +22,30 @@ where a run was stopped. Whoever gives a stage a memory from frame to frame adds
 
 By default the folder lies beside the result (OUT.mp4.work) and is removed when the result is whole, or when there is
 nothing in it worth keeping: who learns only after a power cut that there was an option would have lost the night. A
-folder named by --work keeps tracks and fits for the next photo or setting. Either holds one unfinished result at a
-time, about as large as the finished one, and 1 to 2 kB per frame for tracks; a lock keeps a second process out.
+folder named by --work keeps tracks and fits for the next photo or setting; one that was there before stays, and nothing
+is removed but what has exactly such names. Either holds one unfinished result at a time, about as large as the finished
+one, and 1 to 2 kB per frame for tracks; a lock keeps a second process out.
 """
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import av
 import cv2
+import dlib
 import numba
 import numpy as np
+import ortools
 import scipy
 
 import assets
@@ -53,7 +58,11 @@ from fitting.trackfile import Track, file_hash
 SHIPPED = "texgan/generator.safetensors"
 
 KINDS = ("track", "tracking", "fit", "result")
+FILES = ("track", "fit")                  # the others are folders
 MANIFEST, LOCK = "manifest.json", "lock"
+HASH = "[0-9a-f]{16}"
+NAMES = {"track": rf"track_{HASH}\.npz", "tracking": f"tracking_{HASH}", "fit": rf"fit_{HASH}\.npz",
+         "result": f"result_{HASH}", MANIFEST: r"manifest\.json", LOCK: "lock"}
 PACKAGES = ("facemodel", "fitting", "texgan", "compositing")
 
 
@@ -61,11 +70,12 @@ PACKAGES = ("facemodel", "fitting", "texgan", "compositing")
 def program():
     """What computes, as plain data: with another one nothing kept is reused."""
     digest, root = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(p for name in PACKAGES for p in (root / name).glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(p for name in PACKAGES for p in (root / name).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"dynatex": VERSION, "code": digest.hexdigest()[:16], "numpy": np.__version__, "scipy": scipy.__version__,
-            "opencv": cv2.__version__, "numba": numba.__version__, "av": av.__version__, "processors": processors,
+            "opencv": cv2.__version__, "numba": numba.__version__, "av": av.__version__, "dlib": dlib.__version__,
+            "ortools": ortools.__version__, "torch": version("torch"), "processors": processors,
             "threads": numba.get_num_threads()}
 
 
@@ -94,10 +104,11 @@ class WorkDir:
 
     def __init__(self, path, keep=False, resume=True):
         self.path, self._keep, self._resume = Path(path), keep, resume
-        self._lock, self._entries, self._done = None, {}, False
+        self._lock, self._entries, self._done, self._made = None, {}, False, False
 
     def __enter__(self):
         try:
+            self._made = not self.path.exists()
             self.path.mkdir(exist_ok=True)
             strangers = sorted(p.name for p in self.path.iterdir() if not _ours(p.name))
             if strangers:
@@ -118,14 +129,17 @@ class WorkDir:
         if self._done:
             self._remove(("tracking", "result") if self._keep else KINDS)
         if not (self._keep and self._done) and not self.unfinished:
-            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):
+                self._remove(NAMES)
+                if self._made or not self._keep:
+                    self.path.rmdir()
         self._lock.close()
 
     def place(self, kind, inputs):
         """The path for something of a kind in KINDS that depends on `inputs`, plain data, and on the program."""
         inputs = {**inputs, "program": program()}
         code = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-        name = f"{kind}_{code}" + (".npz" if kind in ("track", "fit") else "")
+        name = f"{kind}_{code}" + (".npz" if kind in FILES else "")
         if kind in ("tracking", "result"):
             self._remove((kind,), but=name)
         self._entries = {k: v for k, v in self._entries.items() if (self.path / k).exists()} | {name: inputs}
@@ -140,7 +154,7 @@ class WorkDir:
     @property
     def unfinished(self):
         """Whether there is anything that the next run could use."""
-        return any(_ours(p.name, KINDS) for p in self.path.iterdir())
+        return any(_ours(p.name, KINDS) and not p.name.startswith(".") for p in self.path.iterdir())
 
     def _remove(self, kinds, but=""):
         for path in self.path.iterdir():
@@ -148,9 +162,10 @@ class WorkDir:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _ours(name, kinds=(*KINDS, MANIFEST, LOCK)):
-    name = name.lstrip(".")              # half-written files are hidden
-    return any(name.startswith(f"{kind}_" if kind in KINDS else kind) for kind in kinds)
+def _ours(name, kinds=tuple(NAMES)):
+    """Whether a name is one that is written here, exactly, or that of its half-written beginning (.NAME.part)."""
+    names = "|".join(NAMES[kind] for kind in kinds)
+    return re.fullmatch(rf"(?:{names})|\.(?:{names})\.part", name) is not None
 
 
 def _locked(path):

@@ -5,6 +5,7 @@ builds on it are imported only once a device needs them.
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -64,6 +65,24 @@ def backend_for(device="auto"):
         raise InputError(f"--device cuda: torch {torch.__version__} {why}; leave --device out to compute on the CPU")
     from facemodel.rasterizer_nvdiffrast import NvdiffrastRasterizer
     return Backend("cuda", NvdiffrastRasterizer("cuda"), "cuda")
+
+
+def torch_device(name="auto"):
+    """The torch.device for networks, which need no more than torch, of 'auto', 'cpu' or 'cuda'.
+
+    One of several processes (LOCAL_RANK) takes the GPU of its number.
+
+    Raises
+    ------
+    InputError : CUDA was asked for and can't be had
+    """
+    import torch
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device found; use --device cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _installed(package):

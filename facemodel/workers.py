@@ -20,6 +20,8 @@ def worker_pool(count=None, initializer=None, initargs=()):
     count : int, processes; default one per core
     initializer, initargs : what each process calls first
 
+    When what is done with the pool fails, work that has not begun is dropped.
+
     Yields
     ------
     ProcessPoolExecutor
@@ -28,7 +30,11 @@ def worker_pool(count=None, initializer=None, initargs=()):
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         with ProcessPoolExecutor(count or os.cpu_count(), get_context("spawn"), initializer, initargs) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     finally:
         for name, value in before.items():
             if value is None:

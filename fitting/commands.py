@@ -18,13 +18,18 @@ MODEL_HELP = ("'commons' (embedded, default) or the path of a Basel Face Model (
 DEVICES = ("auto", "cpu", "cuda")      # facemodel.device knows one more, to compare with
 
 
-def add_common(parser):
-    """Adds --model, --device and what add_verbose does."""
+def add_model(parser):
+    """Adds --model and what add_verbose does."""
     parser.add_argument("--model", default="commons", help=MODEL_HELP)
+    add_verbose(parser)
+
+
+def add_common(parser):
+    """Adds --device and what add_model does."""
     parser.add_argument("--device", choices=DEVICES, default="auto",
                         help="where to compute: 'cuda' needs an NVIDIA GPU and pip install -e \".[gpu]\"; "
                              "'auto' (default) takes it where both are there, else the CPU")
-    add_verbose(parser)
+    add_model(parser)
 
 
 def add_verbose(parser):

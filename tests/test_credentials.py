@@ -229,6 +229,16 @@ def test_unreadable_files(capsys, tmp_path, marked):
         assert printed.err.count("\n") == 1 and path.name in printed.err and printed.out == ""
 
 
+def test_metadata_that_says_no_and_boxes_without_end(source, tmp_path):
+    """What anybody can write: synthetic=false, and a box of 2^64 - 1 bytes."""
+    words = in_words({"file": "x", "marked": False, "intact": None, "metadata": {"synthetic": "false"},
+                      "credentials": None})
+    assert "NOT marked" in words[0] and words[1] == "  metadata: no marks"
+    crafted = tmp_path / "crafted.mp4"
+    crafted.write_bytes(b"\0\0\0\1free" + b"\xff" * 8 + bytes(64))
+    assert compositing.verify.has_manifest_box(crafted) is False
+
+
 def test_a_signed_video_that_is_not_synthetic(source, trial, tmp_path):
     path, manifest = tmp_path / "camera.mp4", {"claim_generator_info": [{"name": "camera"}], "assertions": [
         {"label": "c2pa.actions.v2", "data": {"actions": [{"action": "c2pa.created", "digitalSourceType":

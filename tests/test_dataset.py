@@ -1,6 +1,7 @@
 """Data sets on disk: what is written is read, and damage is named."""
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST, Texture
 from tests.texture_sets import made_up_clip, made_up_set
 from texgan import check
-from texgan.dataset import ARRAYS, clip_folders, decode, encode, read_clip, read_dataset, write_clip
+from texgan.dataset import ARRAYS, clip_folders, decode, encode, finished, read_clip, read_dataset, write_clip
 
 
 def test_codes_keep_albedo_to_half_a_step():
@@ -66,6 +67,27 @@ def test_check_finds_faults_and_draws_a_sheet(tmp_path, model, capsys):
     with pytest.raises(InputError, match="1 damaged"):
         check.main([str(tmp_path)])
     assert "nothing of it is seen" in capsys.readouterr().out
+
+
+def test_a_sheet_of_what_is_undamaged(tmp_path, model):
+    made_up_set(tmp_path, model, people=("a", "b"))
+    info = json.loads((tmp_path / "clips" / "clip_a" / "clip.json").read_text())
+    (tmp_path / "clips" / "clip_a" / "clip.json").write_text(json.dumps({**info, "neutral": 7}))
+    drawn = tmp_path / "sheet.png"
+    with pytest.raises(InputError, match="1 damaged"):
+        check.main([str(tmp_path), "-o", str(drawn)])
+    assert cv2.imread(str(drawn)).shape[0] == 2 * check.CELL                 # one row, the sound clip's
+    for options, words in ((["-o", "sheet.xyz"], ".png"), (["-o", str(drawn), "--rows", "0"], "--rows 0")):
+        with pytest.raises(InputError, match=words):
+            check.main([str(tmp_path), *options])
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)                     # what OpenCV says when the disk is full
+    full = {0: Texture(np.full((64, 64, 3), 0.5, np.float32), np.ones((64, 64), np.float32))}
+    with pytest.raises(InputError, match="000000.png: can't be written"):
+        write_clip(tmp_path, made_up_clip(model, "a"), full)
+    assert not finished(tmp_path)
 
 
 def test_frames_on_the_sheet_differ(model):

@@ -1,14 +1,19 @@
 """Table 1: its figures against closed forms and a second implementation, and the command as it is used."""
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from facemodel.errors import InputError
+from fitting.trackfile import file_hash
 from tests.texture_sets import made_up_clip, made_up_set
 from texgan import evaluate as table
 from texgan.checkpoint import TrainSettings
+from texgan.dataset import write_clip
 from texgan.sampling import Masks
 from texgan.train import train
 
@@ -112,11 +117,64 @@ def test_a_folder_without_two_strangers_is_refused(tmp_path, weights):
     assert not (tmp_path / "t.json").exists()
 
 
+def test_whom_the_weights_know_is_no_stranger(tmp_path):
+    """From training or from validation, by the photos' hashes; old weights watched texgan.split.VALIDATION."""
+    for name in "abcde":
+        (tmp_path / f"{name}_neutral.jpg").write_bytes(name.encode())
+    (tmp_path / "017_neutral.jpg").write_bytes(b"017")
+    known = {n: json.dumps([file_hash(tmp_path / f"{n}_neutral.jpg")]) for n in "ab"}
+    found = lambda **meta: [j.name for j in table.strangers([tmp_path], SimpleNamespace(meta=meta))]
+    assert found(sha256=known["a"], validation_sha256=known["b"]) == ["017", "c", "d", "e"]
+    assert found(sha256=known["a"]) == ["b", "c", "d", "e"]
+
+
+def test_nobody_in_a_group_leaves_it_out(model):
+    clips = [made_up_clip(model, n, seed=k) for k, n in enumerate("ab")]
+    for clip in clips:
+        clip.validity[:, table.weights(clip, 1, Masks.of(model))["mouth_eyes"] > 0] = 0          # sunglasses and a mask
+    generator = Fixed(np.zeros((256, 256, 3), np.float32))
+    out = table.evaluate(clips, model, generator, progress=False)
+    assert all(set(m) == {"whole"} for m in out["methods"].values())
+    floor = table.noise_floor(clips, [], Masks.of(model))
+    assert floor == {}
+    again = table.reenact(clips, clips, model, generator, progress=False)
+    table.print_table({**out, "floor": floor, "reenacted": again})
+
+
+def test_options_that_cannot_be_used(tmp_path, model, weights, drawn_people):
+    command = [str(drawn_people), "-o", str(tmp_path / "t.json"), "--weights", str(weights)]
+    other = made_up_clip(model, "z")
+    write_clip(tmp_path, replace(other, info=replace(other.info, chart_hash="another")))
+    with pytest.raises(InputError, match="clip clip_z: is on the chart of another"):
+        table.main([*command, "--clips", str(tmp_path)])
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda: no CUDA device"):
+            table.main([*command, "--device", "cuda"])
+
+
+def test_photos_that_are_left_out_are_in_the_status(tmp_path, model, weights, drawn_people, monkeypatch, capsys):
+    """Of the photos one, of the mirror images all."""
+    def extracted(jobs, dataset, *_, **__):
+        if dataset.name == "mirrored":
+            return {j.name: "no face" for j in jobs}
+        for k, job in enumerate(jobs):
+            clip = made_up_clip(model, job.identity, seed=k)
+            write_clip(dataset, replace(clip, info=replace(clip.info, name=job.name)))
+        return {"p1_grin.png": "no face"}
+
+    monkeypatch.setattr(table, "extract", extracted)
+    assert table.main([str(drawn_people), "-o", str(tmp_path / "t.json"), "--weights", str(weights)]) == 3
+    result = json.loads((tmp_path / "t.json").read_text())
+    assert result["floor"] == {} and result["left_out"] == {"p1_grin.png": "no face"}
+    assert set(result["left_out_of_floor"]) == {"p1", "p2"}
+    assert "left out of the floor p1: no face" in capsys.readouterr().out
+
+
 def test_the_command_on_drawn_photos(tmp_path, weights, drawn_people, capsys):
     """Two virtual people, neutral and smiling, as a user's folder holds them."""
     out = tmp_path / "table.json"
     assert table.main([str(drawn_people), "-o", str(out), "--weights", str(weights), "--dump", str(tmp_path / "d"),
-                       "--workers", "1"]) is None
+                       "--workers", "1"]) == 0
     result = json.loads(out.read_text())
     assert result["pairs"] == 2 and result["people"] == ["p1", "p2"] and not result["left_out"]
     for method in table.METHODS:

@@ -1,14 +1,20 @@
 """texgan.extract as a user runs it, and what it promises about the textures."""
 import csv
 import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from facemodel.errors import InputError
+from facemodel.workers import worker_pool
+from fitting.lift import Texture
+from tests.texture_sets import made_up_clip
 from texgan import extract as extraction
-from texgan.dataset import decode, read_dataset
+from texgan.dataset import decode, read_dataset, write_clip
 from texgan.extract import find_jobs, is_done, read_people
 
 
@@ -62,6 +68,40 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_there(tmp_path, drawn_peop
     assert [c.info.name for c in read_dataset(tmp_path / "set")] == ["p1"]
 
 
+def test_a_photo_that_does_not_fit_is_named_in_every_run(tmp_path, model, monkeypatch, capsys):
+    """Of a person with three photos the last can't be fitted: the clip knows it and is not made again."""
+    paths = [tmp_path / f"q_{n}.png" for n in ("neutral", "smile", "hidden")]
+    for k, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((40, 40, 3), 50 * k, np.uint8))
+    image, texture = np.zeros((8, 8, 3), np.uint8), Texture(np.zeros((8, 8, 3)), np.ones((8, 8)))
+    lifter = SimpleNamespace(neutral=lambda *_: texture, frame=lambda *_: texture)
+    made_up = made_up_clip(model, "q")
+    whole = lambda info, *_: replace(made_up, info=replace(info, quality=[1, 1]))
+    extractor = SimpleNamespace(lifter=lifter, clip=whole)
+    for name, value in (("choose_face", lambda *_: SimpleNamespace(box=None)), ("Lifter", lambda *_: lifter),
+                        ("track_photos", lambda *_: SimpleNamespace(status=np.array(["ok", "ok", "lost"])))):
+        monkeypatch.setattr(extraction, name, value)
+    detector = SimpleNamespace(detect=lambda _: image, landmarks=lambda *_: None)
+    (job,) = find_jobs(paths)
+    clip, full = extraction.extract_photos(model, extractor, detector, job)
+    assert clip.info.frames == ["neutral", "smile"] and clip.info.left_out == ["q_hidden.png"] and set(full) == {0, 1}
+    write_clip(tmp_path / "set", clip, full)
+    assert is_done(tmp_path / "set", job, model.hash, 1)
+    given = [*map(str, paths), "-o", str(tmp_path / "set")]
+    assert extraction.main(given) == extraction.main([*given, "--rights", "CC0"]) == 3
+    assert capsys.readouterr().out.count("left out q_hidden.png: can't be fitted") == 2
+    (again,) = read_dataset(tmp_path / "set")
+    assert again.info == replace(clip.info, rights="CC0")                  # and only what was said of it is new
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["clips"][0]["rights"] == "CC0"
+
+
+def test_a_failure_drops_work_that_has_not_begun():
+    with pytest.raises(KeyError), worker_pool(1) as pool:
+        waiting = [pool.submit(time.sleep, 0.2) for _ in range(100)]
+        raise KeyError
+    assert sum(w.cancelled() for w in waiting) > 90
+
+
 def test_a_video_becomes_a_clip_with_a_calm_neutral_frame(tmp_path, model):
     import assets
     people = tmp_path / "people.csv"
@@ -102,3 +142,16 @@ def test_names_and_people(tmp_path):
     (tmp_path / "more" / "clip.mov").write_bytes(b"")
     with pytest.raises(InputError, match="named clip"):
         find_jobs([tmp_path, tmp_path / "more"])
+
+
+def test_tables_of_people_that_do_not_fit_the_files(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    table = tmp_path / "people.csv"
+    table.write_text("file,identity,neutral\nclip.mp4,c, 07\n", encoding="utf-8-sig")         # as spreadsheets save it
+    (job,) = find_jobs([tmp_path], read_people(table))
+    assert job.identity == "c" and job.neutral == "7"
+    for row, words in (("clip.mp4,c,neutral", "clip.mp4: 'neutral'.*number"),
+                       ("clap.mp4,c,", "clap.mp4: is in the table")):
+        table.write_text(f"file,identity,neutral\n{row}\n")
+        with pytest.raises(InputError, match=words):
+            find_jobs([tmp_path], read_people(table))

@@ -115,7 +115,8 @@ def test_nothing_is_drawn_without_a_label_or_a_picture():
 
 def test_texts_that_cannot_be_drawn(tmp_path, monkeypatch):
     for text, words in (("", "1 to 200"), (" ", "1 to 200"), ("x" * 201, "1 to 200"), ("a\nb", "lacks"),
-                        ("\u5408\u6210", "lacks"), ("synthetic " * 12, "shorter")):
+                        ("\u5408\u6210", "lacks"),
+                        ("\u5408" * 199, "lacks"), ("synthetic " * 12, "shorter")):
         with pytest.raises(InputError, match=words) as caught:
             check_label(text, 360, 640)
         assert "\n" not in str(caught.value).replace(text, "")

@@ -9,6 +9,7 @@ from fitting.lift import Texture
 from fitting.texture import albedo_texture
 from tests.test_rendered import ICT, needs_ict
 from tests.texture_sets import made_up_clip
+from texgan import extract as extraction
 from texgan import perform as performing
 from texgan.dataset import write_clip
 from texgan.extract import Extractor
@@ -41,6 +42,27 @@ def test_skins_come_from_training_people_only(tmp_path, model):
     for identity in ("005", "somebody", "017"):                # the first and the last are held back (texgan.split)
         write_clip(tmp_path, made_up_clip(model, identity), full)
     assert [s[0] for s in performing.skins_of(tmp_path)] == ["somebody"]
+
+
+def test_a_data_set_has_one_seed(tmp_path, model):
+    settings = {"seed": 1, "model_hash": model.hash, "skins_sha256": "a"}
+    performing.begin(tmp_path / "set", settings)
+    performing.begin(tmp_path / "set", {**settings, "seed": 2})             # nothing there yet that has another
+    write_clip(tmp_path / "set", made_up_clip(model, "actor0000"))
+    performing.begin(tmp_path / "set", {**settings, "seed": 2, "actors": 9})
+    before = (tmp_path / "set" / "manifest.json").read_bytes()
+    for other, words in (({"seed": 3}, "another --seed"), ({"seed": 2, "model_hash": "x"}, "another --model"),
+                         ({"seed": 2, "skins_sha256": "b"}, "another SKINS")):
+        with pytest.raises(InputError, match=f"{words}; give another folder"):
+            performing.begin(tmp_path / "set", {**settings, **other})
+    assert (tmp_path / "set" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("main, options", [(performing.main, ["--ict", "nowhere"]), (extraction.main, [])])
+def test_there_is_no_device_to_choose(main, options, tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main([str(tmp_path), "-o", str(tmp_path / "out"), *options, "--device", "cpu"])
+    assert refused.value.code == 2 and "--device" in capsys.readouterr().err
 
 
 def test_without_photos_or_ict_the_command_says_so(tmp_path, model):

@@ -91,7 +91,7 @@ def test_places_depend_on_what_they_are_made_of(tmp_path):
     assert len(list((tmp_path / "w").glob("fit_*"))) == 1 and (tmp_path / "w" / "manifest.json").is_file()
     with WorkDir(tmp_path / "w", keep=True, resume=False) as work:
         assert not work.unfinished
-    assert "code" in program()
+    assert {"code", "torch", "dlib", "ortools"} <= set(program())
 
 
 def test_a_default_folder_goes_when_it_is_of_no_use(tmp_path):
@@ -105,6 +105,30 @@ def test_a_default_folder_goes_when_it_is_of_no_use(tmp_path):
     with WorkDir(tmp_path / "w") as work:
         work.finish()
     assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_of_the_users_own_is_left_as_it_was(tmp_path):
+    """Only whole names of ours are taken for ours, and a folder that was there before stays."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(KeyError), WorkDir(mine, keep=True) as work:
+        work.place("fit", {})
+        raise KeyError
+    assert mine.is_dir() and not list(mine.iterdir())
+    for name in ("result_final.mp4", "track_1.npz", "fit_0123456789abcdef.npz.bak", "lock.txt", "manifest.json.old"):
+        (mine / name).touch()
+        with pytest.raises(InputError, match=f"holds other things .{name}"), WorkDir(mine, keep=True, resume=False):
+            pass
+        assert [p.name for p in mine.iterdir()] == [name]
+        (mine / name).unlink()
+    (mine / ".fit_0123456789abcdef.npz.part").touch()                  # what a power cut leaves of ours
+    with WorkDir(mine, keep=True) as work:
+        assert not work.unfinished
+        (mine / "result_final.mp4").touch()                            # and what comes while we are at work
+    assert [p.name for p in mine.iterdir()] == ["result_final.mp4"]
+    with pytest.raises(KeyError), WorkDir(tmp_path / "new", keep=True):
+        raise KeyError
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_is_not_ours_or_in_use(tmp_path):

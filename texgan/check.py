@@ -16,10 +16,11 @@ import numpy as np
 
 from facemodel.errors import InputError
 from fitting import commands
-from texgan.dataset import SIZE, clip_folders, decode, read_clip
+from texgan.dataset import SIZE, clip_folders, decode, read_clip, write_picture
 
 POOR = 0.5
 CELL = 128
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def faults(clip):
@@ -69,11 +70,15 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder that texgan.extract wrote")
     parser.add_argument("-o", "--out", type=Path, metavar="SHEET.png", help="contact sheet; default: none is drawn")
-    parser.add_argument("--rows", type=int, default=12, help="clips on the sheet, spread over the data set")
+    parser.add_argument("--rows", type=int, default=12, help="undamaged clips on the sheet, spread over the data set")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
     args = parser.parse_args(argv)
+    if args.rows < 1:
+        raise InputError(f"--rows {args.rows}: give 1 or more")
     if args.out is not None:
         commands.check_writable(args.out)
+        if args.out.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{args.out}: can't be written as a picture; give a name that ends in .png")
     clips = [read_clip(folder) for folder in clip_folders(args.dataset)]
     broken = {c.info.name: f for c in clips if (f := faults(c))}
     for name, found in broken.items():
@@ -82,10 +87,10 @@ def main(argv=None):
     alone = sum(len(c) == 1 for c in clips)
     print(f"{args.dataset}: {len(clips)} clips of {len({c.info.identity for c in clips})} people, "
           f"{sum(len(c) for c in clips)} frames, {poor} of quality below {POOR}, {alone} clips of a single frame")
-    if args.out is not None:
-        chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(args.rows, len(clips))).astype(int))]
-        if not cv2.imwrite(str(args.out), sheet(chosen)[..., ::-1]):
-            raise InputError(f"{args.out}: can't be written; give a name that ends in .png")
+    sound = [c for c in clips if c.info.name not in broken]
+    if args.out is not None and sound:
+        chosen = [sound[i] for i in np.unique(np.linspace(0, len(sound) - 1, min(args.rows, len(sound))).astype(int))]
+        write_picture(args.out, sheet(chosen))
         print(f"wrote {args.out}")
     if broken:
         raise InputError(f"{args.dataset}: {len(broken)} damaged clips; delete their folders and run texgan.extract "

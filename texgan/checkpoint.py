@@ -1,6 +1,8 @@
 """The state of a training run, and safetensors files on disk."""
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 
@@ -31,7 +33,7 @@ class TrainSettings:
     feature_weight: float = FEATURE_WEIGHT
     augment: bool = True
     change: bool = True               # predict a change of the neutral texture, or the texture itself
-    half: bool = True                 # bfloat16 where it is faster
+    half: bool = True                 # compute in bfloat16 where autocast does, on a GPU or the CPU
 
 
 class State:
@@ -70,6 +72,13 @@ class State:
                     state.setdefault(int(number), {})[name] = v
             optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.step = step
+
+
+def data_hash(clips, world=1):
+    """What a run learns from, as a hash: its Clips in their order, and the number of processes that share them."""
+    names = ("name", "identity", "script", "sha256", "frames", "quality", "neutral", "chart_hash")
+    told = [[getattr(c.info, n) for n in names] for c in clips]
+    return hashlib.sha256(json.dumps([world, told]).encode()).hexdigest()
 
 
 def write_tensors(path, tensors, metadata):

@@ -16,16 +16,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 SIZE = 256
 ARRAYS = ("textures", "validity", "confidence", "expression")
 
@@ -36,8 +38,8 @@ class ClipInfo:
 
     name : str, of its folder
     identity : str, who it shows; data are split by it
-    source : list of str, file names
-    sha256 : list of str, of the files
+    source : list of str, file names of all that was given
+    sha256 : list of str, of these files
     rights : str, as the user gave them
     frames : list of str, name of each frame: its number in a video, the expression's name of a photo
     quality : list of float in [0, 1], per frame: share of the visible face that the fit explains, less for a turned
@@ -47,6 +49,7 @@ class ClipInfo:
     chart_hash : str, of its chart (facemodel.atlas.chart_hash)
     every : int, of a video one frame in so many was taken, 0 for photos
     script : str, clips of one script show the same expression in frames of the same name; "" for none
+    left_out : list of str, file names of photos that could not be fitted
     """
 
     name: str
@@ -61,6 +64,7 @@ class ClipInfo:
     chart_hash: str
     every: int = 1
     script: str = ""
+    left_out: list = field(default_factory=list)
     format: int = FORMAT
 
 
@@ -99,11 +103,28 @@ def write_clip(dataset, clip, full=None):
         np.save(beside / f"{name}.npy", np.ascontiguousarray(getattr(clip, name)))
     for t, texture in (full or {}).items():
         (beside / "full").mkdir(exist_ok=True)
-        cv2.imwrite(str(beside / "full" / f"{t:06d}.png"), encode(texture.rgb)[..., ::-1])
-        cv2.imwrite(str(beside / "full" / f"{t:06d}_validity.png"), np.round(texture.validity * 255).astype(np.uint8))
-    (beside / "clip.json").write_text(json.dumps(asdict(clip.info), indent=1) + "\n")
+        write_picture(beside / "full" / f"{t:06d}.png", encode(texture.rgb))
+        write_picture(beside / "full" / f"{t:06d}_validity.png", np.round(texture.validity * 255).astype(np.uint8))
+    _write_json(beside / "clip.json", asdict(clip.info))
     shutil.rmtree(place, ignore_errors=True)
     os.rename(beside, place)
+
+
+def write_info(dataset, info):
+    """Replaces what clip.json says of a clip whose arrays stay."""
+    _write_json(Path(dataset) / "clips" / info.name / "clip.json", asdict(info))
+
+
+def write_picture(path, picture):
+    """Writes an (H, W, 3) RGB or (H, W) uint8 picture; raises InputError when that fails, as on a full disk."""
+    if not cv2.imwrite(str(path), picture[..., ::-1] if picture.ndim == 3 else picture):
+        raise InputError(f"{path}: can't be written; make room there")
+
+
+def _write_json(path, content):
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(beside, path)
 
 
 def read_info(folder):
@@ -134,10 +155,15 @@ def read_clip(folder):
     return Clip(info, **arrays)
 
 
+def finished(dataset):
+    """Folders of the finished clips of a data set, by name; there may be none."""
+    clips = Path(dataset) / "clips"
+    return sorted(p for p in clips.glob("*") if not p.name.startswith(".") and p.is_dir()) if clips.is_dir() else []
+
+
 def clip_folders(dataset):
     """Folders of the finished clips of a data set, by name; raises InputError when there are none."""
-    clips = Path(dataset) / "clips"
-    found = sorted(p for p in clips.glob("*") if not p.name.startswith(".") and p.is_dir()) if clips.is_dir() else []
+    found = finished(dataset)
     if not found:
         raise InputError(f"{dataset}: holds no data set; make one with python -m texgan.extract INPUT... -o {dataset}")
     return found
@@ -150,13 +176,26 @@ def read_dataset(*datasets):
 
 def write_manifest(dataset, settings):
     """Writes manifest.json: settings, and a line for every clip with its identity, frames, neutral frame, quality."""
-    infos = [read_info(folder) for folder in clip_folders(dataset)]
+    infos = [read_info(folder) for folder in finished(dataset)]
     clips = [{"name": i.name, "identity": i.identity, "source": i.source, "rights": i.rights, "frames": len(i.frames),
               "neutral": i.frames[i.neutral], "median_quality": round(float(np.median(i.quality)), 3)} for i in infos]
     manifest = {"format": FORMAT, "settings": settings, "identities": len({i.identity for i in infos}),
                 "frames": sum(len(i.frames) for i in infos), "clips": clips}
-    path = Path(dataset) / "manifest.json"
-    beside = path.with_name(".manifest.json.part")
-    beside.write_text(json.dumps(manifest, indent=1) + "\n")
-    os.replace(beside, path)
+    _write_json(Path(dataset) / MANIFEST, manifest)
     return manifest
+
+
+def read_settings(dataset):
+    """The settings in manifest.json; {} where there is none that can be read."""
+    try:
+        return dict(json.loads((Path(dataset) / MANIFEST).read_text())["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def check_chart(clips, model):
+    """Raises InputError when one of the Clips is not on the model's chart."""
+    chart = chart_hash(model)
+    if other := next((c for c in clips if c.info.chart_hash != chart), None):
+        raise InputError(f"clip {other.info.name}: is on the chart of another face model than {model.name}; extract it "
+                         "again with the same --model")

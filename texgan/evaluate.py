@@ -4,7 +4,8 @@
 
 FOLDER holds photos ID_neutral.jpg and ID_EXPRESSION.jpg. For every expression and every ordered pair of two people
 (source, target) the target's texture is inferred from the source's texture and the target's neutral one, and compared
-with the target's own. People whom the weights were trained on are left out (they are known by their photos' hashes).
+with the target's own. People whom the weights were trained or validated on are left out (they are known by their
+photos' hashes; of weights that don't hold those of the validation, by texgan.split.VALIDATION).
 
 Methods: `static` leaves the neutral texture as it is; `delta` adds the source's change (the paper's baseline);
 `delta_local` is compositing's refined delta; `mean` adds the average change of the training people; `gan` is the
@@ -23,6 +24,9 @@ source is the person's own picture in the skin of somebody else of FOLDER, by th
 the truth is the picture as it was; for the photos together, and with --clips for each video.
 `floor` is what the fit's own noise leaves: a photo against its mirror image, fitted anew and mirrored back.
 `follows` says whether the source's expression is in the result: see `following`.
+
+Exit status: 0 when every photo of these people is in the table, 3 when some had to be left out (they are named), 1 on
+errors.
 """
 from __future__ import annotations
 
@@ -38,17 +42,20 @@ import cv2
 import numpy as np
 
 from facemodel.atlas import build_atlas
+from facemodel.device import torch_device
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
+from fitting.images import read_image
 from fitting.lift import Texture
 from fitting.progress import progress_bar
 from fitting.texture import region_texture
 from fitting.trackfile import file_hash
-from texgan.dataset import SIZE, decode, encode, read_dataset
+from texgan.dataset import SIZE, check_chart, decode, encode, finished, read_dataset, write_picture
 from texgan.extract import PHOTO_SCRIPT, extract, find_jobs
 from texgan.generator import TextureGenerator
 from texgan.sampling import Masks
+from texgan.split import VALIDATION
 from texgan.transfer import SourceTexture, delta
 
 METHODS = ("static", "delta", "delta_local", "mean", "gan")
@@ -185,9 +192,14 @@ def evaluate(clips, model, generator, dump=None, progress=True):
                         rows.append((name, region, target.info.identity,
                                      compare(codes, encode(truth).astype(float), weight)))
             bar.update()
-    table = {m: {r: _summary([x for x in rows if x[:2] == (m, r)]) for r in REGIONS} for m in known}
+    table = {m: _by_region([x for x in rows if x[0] == m]) for m in known}
     return {"people": sorted({c.info.identity for c in clips}), "pairs": len(pairs), "methods": table,
             "gan_ms_per_texture": round(1000 * float(np.median(seconds)), 2), "follows": following(clips, methods)}
+
+
+def _by_region(rows):
+    """Figures by region, of the regions that were seen at all."""
+    return {r: _summary(found) for r in REGIONS if (found := [x for x in rows if x[1] == r])}
 
 
 def _summary(rows):
@@ -223,7 +235,8 @@ def following(clips, methods):
             base, _ = _of(source, source.info.neutral)
             result = methods("gan", source, source.info.neutral, target, None)
             seen = np.asarray(target.validity[target.info.neutral]) / 255.0 * masks.chart * (masks.mouth < 0.1)
-            stills.append(float((np.abs(result - own).mean(axis=2) * seen).sum() / seen.sum()) * 255 / 1.3)
+            if seen.sum() >= 1:
+                stills.append(float((np.abs(result - own).mean(axis=2) * seen).sum() / seen.sum()) * 255 / 1.3)
             for t, name in enumerate(source.info.frames):
                 if t == source.info.neutral:
                     continue
@@ -273,8 +286,8 @@ def reenact(clips, lenders, model, generator, frames=40, progress=True):
                          compare(codes, encode(truth).astype(float), weight))
                         for region, weight in weights(clip, t, methods.masks).items() if weight.sum() >= 1)
             bar.update()
-    return {group: {m: {r: _summary([x for x in found if x[:2] == (m, r)]) for r in REGIONS}
-                    for m in METHODS if any(x[0] == m for x in found)} for group, found in rows.items()}
+    return {group: {m: _by_region([x for x in found if x[0] == m]) for m in METHODS if any(x[0] == m for x in found)}
+            for group, found in rows.items() if found}
 
 
 def _dressed(clip, other, masks):
@@ -287,7 +300,10 @@ def _dressed(clip, other, masks):
 
 
 def noise_floor(clips, mirrored, masks):
-    """What the fit's own noise leaves: figures of each texture against that of the mirrored photo, mirrored back."""
+    """What the fit's own noise leaves: figures of each texture against that of the mirrored photo, mirrored back.
+
+    {} when there is no clip of `clips` among the `mirrored`.
+    """
     other = {c.info.identity: c for c in mirrored}
     rows = []
     for clip in clips:
@@ -300,14 +316,14 @@ def noise_floor(clips, mirrored, masks):
                 if weight.sum() >= 1:
                     rows.append(("floor", region, clip.info.identity,
                                  compare(encode(b), encode(a).astype(float), weight)))
-    return {r: _summary([x for x in rows if x[1] == r]) for r in REGIONS}
+    return _by_region(rows)
 
 
 # ---------------------------------------------------------------- files
 
 def _write(path, picture):
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[..., ::-1] if picture.ndim == 3 else picture)
+    write_picture(path, picture)
 
 
 def _dump_inputs(dump, clips):
@@ -318,7 +334,7 @@ def _dump_inputs(dump, clips):
 
 
 def strangers(inputs, generator, people=None):
-    """The jobs of photos that show nobody the weights were trained on.
+    """The jobs of photos that show nobody the weights were trained or validated on.
 
     Parameters
     ----------
@@ -333,12 +349,13 @@ def strangers(inputs, generator, people=None):
     ------
     InputError : when nobody is left
     """
-    seen = set(json.loads(generator.meta["sha256"]))
+    seen = {h for name in ("sha256", "validation_sha256") for h in json.loads(generator.meta.get(name, "[]"))}
+    watched = () if "validation_sha256" in generator.meta else VALIDATION
     jobs = [j for j in find_jobs(inputs) if not j.is_video and (people is None or j.identity in people)]
-    unknown = [j for j in jobs if not any(file_hash(p) in seen for p in j.paths)]
+    unknown = [j for j in jobs if j.identity not in watched and not any(file_hash(p) in seen for p in j.paths)]
     if len(unknown) < 2:
-        raise InputError(f"{inputs[0]}: has fewer than two people that the weights were not trained on; give photos of "
-                         "others")
+        raise InputError(f"{inputs[0]}: has fewer than two people that the weights were not trained or validated on; "
+                         "give photos of others")
     return unknown
 
 
@@ -346,9 +363,8 @@ def _mirrored(jobs, folder):
     """Mirror images of the jobs' photos in a folder: list of Path."""
     out = []
     for path in (p for j in jobs for p in j.paths):
-        picture = cv2.imread(str(path))
         out.append(Path(folder) / f"{path.stem}.png")
-        cv2.imwrite(str(out[-1]), picture[:, ::-1])
+        write_picture(out[-1], read_image(path)[:, ::-1])
     return out
 
 
@@ -375,7 +391,9 @@ def main(argv=None):
     if not args.folder.is_dir():
         raise InputError(f"{args.folder}: no such folder; give one with ID_neutral.jpg and ID_EXPRESSION.jpg")
     model = load_model(args.model)
-    generator = TextureGenerator(model, args.weights, "cuda" if args.device == "cuda" else "cpu")
+    generator = TextureGenerator(model, args.weights, torch_device(args.device))
+    videos = read_dataset(args.clips) if args.clips is not None else []
+    check_chart(videos, model)
     jobs = strangers([args.folder], generator, args.people.split(",") if args.people else None)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = args.dataset or Path(scratch) / "photos"
@@ -387,17 +405,22 @@ def main(argv=None):
                               and c.info.script == PHOTO_SCRIPT]
         clips = pick(dataset)
         table = evaluate(clips, model, generator, args.dump)
-        videos = read_dataset(args.clips) if args.clips is not None else []
         table["reenacted"] = reenact([*clips, *videos], clips, model, generator)
         if not args.no_floor:
-            extract(find_jobs(_mirrored(jobs, scratch)), Path(scratch) / "mirrored", args.model, workers=args.workers)
-            table["floor"] = noise_floor(clips, pick(Path(scratch) / "mirrored"), Masks.of(model))
+            twins, used = Path(scratch) / "mirrored", {c.info.name for c in clips}
+            pictures = _mirrored([j for j in jobs if j.name in used], scratch)
+            lost = extract(find_jobs(pictures), twins, args.model, workers=args.workers)
+            for name, error in lost.items():
+                print(f"left out of the floor {name}: {error}")
+            table["floor"] = noise_floor(clips, pick(twins) if finished(twins) else [], Masks.of(model))
+            table["left_out_of_floor"] = lost
     table["left_out"] = wrong
     beside = args.out.with_name(f".{args.out.name}.part")
     beside.write_text(json.dumps(table, indent=1) + "\n")
     os.replace(beside, args.out)
     print_table(table)
     print(f"wrote {args.out}")
+    return 3 if wrong else 0
 
 
 def print_table(table):
@@ -415,6 +438,8 @@ def _print_rows(title, rows):
     for region in REGIONS:
         print(f"{f'{title} {region}'.strip():28s}" + "".join(f"{f:>24s}" for f in FIGURES))
         for name, values in rows.items():
+            if region not in values:
+                continue
             cells = [f"{values[region][f]:.3f} [{values[region][f + '_95'][0]:.3f}, {values[region][f + '_95'][1]:.3f}]"
                      for f in FIGURES]
             print(f"{name:28s}" + "".join(f"{c:>24s}" for c in cells))

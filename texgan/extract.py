@@ -37,7 +37,7 @@ from fitting.trackfile import Track, file_hash, load_track, save_track
 from fitting.trust import Trust
 from fitting.video_reader import VideoReader
 from fitting.views import CLIP_LEVELS, make_view
-from texgan.dataset import SIZE, Clip, ClipInfo, encode, read_info, write_clip, write_manifest
+from texgan.dataset import SIZE, Clip, ClipInfo, encode, read_info, write_clip, write_info, write_manifest
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
@@ -82,12 +82,16 @@ def find_jobs(inputs, people=None, rights=""):
 
     Raises
     ------
-    InputError : no photos or videos, or two clips of one name
+    InputError : no photos or videos, two clips of one name, or `people` that don't fit the files
     """
-    people, photos, jobs = people or {}, {}, []
+    people, photos, jobs, known = people or {}, {}, [], set()
     for path in _files(inputs):
+        known.add(path.name)
         identity, own_rights, neutral = people.get(path.name, (None, "", None))
         if path.suffix.lower() in VIDEOS:
+            if neutral is not None and not neutral.isdecimal():
+                raise InputError(f"{path}: '{neutral}' is given as its neutral frame; of a video, give a number")
+            neutral = neutral and str(int(neutral))
             jobs.append(Job(path.stem, identity or path.stem, own_rights or rights, (path,), neutral))
         else:
             photos.setdefault(identity or path.stem.split("_")[0], []).append((path, own_rights, neutral))
@@ -95,6 +99,9 @@ def find_jobs(inputs, people=None, rights=""):
         chosen = next((n for _, _, n in found if n), None)
         jobs.append(Job(identity, identity, next((r for _, r, _ in found if r), rights),
                         tuple(p for p, _, _ in found), chosen))
+    if strange := next((name for name in people if name not in known), None):
+        raise InputError(f"{strange}: is in the table of people, but not among the inputs; give the file, too, or take "
+                         "out its line")
     names = [j.name for j in jobs]
     if double := next((n for n in names if names.count(n) > 1), None):
         raise InputError(f"two inputs make a clip named {double}; rename one of them")
@@ -117,9 +124,10 @@ def _files(inputs):
 def read_people(path):
     """A CSV with the columns file, identity, and optionally rights and neutral -> dict for find_jobs."""
     try:
-        with open(path, newline="", encoding="utf-8") as f:
+        with open(path, newline="", encoding="utf-8-sig") as f:
             rows = list(csv.DictReader(f))
-        return {r["file"]: (r["identity"], r.get("rights") or "", r.get("neutral") or None) for r in rows}
+        return {r["file"]: (r["identity"], r.get("rights") or "", (r.get("neutral") or "").strip() or None)
+                for r in rows}
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: give a CSV with the columns file and identity ({error})") from error
 
@@ -249,9 +257,9 @@ def extract_photos(model, extractor, detector, job):
     if first not in kept:
         raise InputError(f"{job.paths[first]}: the neutral photo can't be fitted well enough")
     neutral = extractor.lifter.neutral(images[first], track, first)
-    info = ClipInfo(job.name, job.identity, [job.paths[t].name for t in kept],
-                    [file_hash(job.paths[t]) for t in kept], job.rights, [names[t] for t in kept], [],
-                    kept.index(first), model.hash, chart_hash(model), every=0, script=PHOTO_SCRIPT)
+    info = ClipInfo(job.name, job.identity, [p.name for p in job.paths], [file_hash(p) for p in job.paths], job.rights,
+                    [names[t] for t in kept], [], kept.index(first), model.hash, chart_hash(model), every=0,
+                    script=PHOTO_SCRIPT, left_out=[p.name for t, p in enumerate(job.paths) if t not in kept])
     clip = extractor.clip(info, ((t, images[t]) for t in kept), track, kept, neutral)
     large = Lifter(model, FULL_SIZE)
     whole = large.neutral(images[first], track, first)
@@ -333,12 +341,12 @@ def is_done(dataset, job, model_hash, every):
     if job.is_video:
         return info.every == every and info.sha256 == [file_hash(job.paths[0])] and (
             job.neutral is None or info.frames[info.neutral] == job.neutral)
-    return set(info.sha256) <= {file_hash(p) for p in job.paths} and len(info.sha256) == len(job.paths) and (
+    return sorted(info.sha256) == sorted(file_hash(p) for p in job.paths) and (
         job.neutral is None or info.frames[info.neutral] == job.neutral)
 
 
 def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=None, progress=True):
-    """Extracts Jobs into a data set, several at a time; finished ones are kept as they are.
+    """Extracts Jobs into a data set, several at a time; finished ones are kept, with the rights that are given now.
 
     Parameters
     ----------
@@ -351,7 +359,7 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
 
     Returns
     -------
-    dict name -> str, what is wrong with the clips that were left out
+    dict name -> str, what is wrong with the clips, and with the photos of other clips, that were left out
     """
     model_hash = load_model(model_name).hash
     todo = [j for j in jobs if not is_done(dataset, j, model_hash, every)]
@@ -364,6 +372,13 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
                 if error:
                     wrong[name] = error
                 bar.update()
+    for job in jobs:
+        if job.name in wrong:
+            continue
+        info = read_info(Path(dataset, "clips", job.name))
+        wrong.update(dict.fromkeys(info.left_out, "can't be fitted well enough"))
+        if job.rights and info.rights != job.rights:
+            write_info(dataset, replace(info, rights=job.rights))
     return dict(sorted(wrong.items()))
 
 
@@ -379,7 +394,7 @@ def build_parser():
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video take one frame in N (default 1)")
     parser.add_argument("--tracks", type=Path, metavar="FOLDER", help="read tracks from there, or keep them there")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
-    commands.add_common(parser)
+    commands.add_model(parser)
     return parser
 
 
@@ -394,7 +409,7 @@ def main(argv=None):
     wrong = extract(jobs, args.out, args.model, args.every, args.tracks, args.workers)
     for name, error in wrong.items():
         print(f"left out {name}: {error}")
-    if len(wrong) == len(jobs):
+    if all(j.name in wrong for j in jobs):
         raise InputError(f"{args.out}: none of {len(jobs)} inputs could be used")
     manifest = write_manifest(args.out, {"model": args.model, "every": args.every, "size": SIZE})
     print(f"wrote {args.out}: {len(manifest['clips'])} clips of {manifest['identities']} people, "

@@ -4,11 +4,13 @@
 
 SKINS is a data set of photos (texgan.extract) whose training people lend their skins to heads of ICT-FaceKit. Every
 frame is drawn as a photo and then fitted and lifted as any photo is, so that the fit's faults are in the data, too.
-Stop it and run it again: finished actors are kept. The same seed draws the same actors.
+Stop it and run it again: finished actors are kept. The same seed draws the same actors; a data set holds actors of one
+seed, one SKINS and one model, but --actors may be raised.
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from pathlib import Path
 
@@ -23,7 +25,18 @@ from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.progress import progress_bar
-from texgan.dataset import SIZE, ClipInfo, clip_folders, decode, read_clip, write_clip, write_manifest
+from fitting.trackfile import file_hash
+from texgan.dataset import (
+    SIZE,
+    ClipInfo,
+    clip_folders,
+    decode,
+    finished,
+    read_clip,
+    read_settings,
+    write_clip,
+    write_manifest,
+)
 from texgan.extract import Extractor, track_photos
 from texgan.rendered import SCRIPT, draw_actor, draw_setup, perform
 from texgan.split import split
@@ -82,6 +95,27 @@ def extract_actor(model, extractor, detector, frames, name, rights):
     return extractor.clip(info, ((t, images[t]) for t in kept), track, kept, neutral)
 
 
+def begin(dataset, settings):
+    """Writes the settings into a data set that is to be made, or to be gone on with.
+
+    Raises
+    ------
+    InputError : its clips were made with others
+    """
+    known = read_settings(dataset)
+    if finished(dataset):
+        for name, option in (("seed", "--seed"), ("model_hash", "--model"), ("skins_sha256", "SKINS")):
+            if known.get(name) != settings[name]:
+                raise InputError(f"{dataset}: holds clips that were made with another {option}; give another folder "
+                                 "with -o, or delete this one")
+    Path(dataset).mkdir(exist_ok=True)
+    write_manifest(dataset, settings)
+
+
+def _skins_hash(skins):
+    return hashlib.sha256("\n".join(f"{name} {file_hash(path)}" for name, path, _ in skins).encode()).hexdigest()
+
+
 _worker = {}
 
 
@@ -115,13 +149,16 @@ def main(argv=None):
     parser.add_argument("--actors", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
-    commands.add_common(parser)
+    commands.add_model(parser)
     args = parser.parse_args(argv)
     if args.actors < 1 or args.workers < 1:
         raise InputError("--actors and --workers: give 1 or more")
     skins = skins_of(args.skins)
     load_stage(args.ict, load_model("commons"))                      # says what is wrong before any work is done
     commands.check_folder(args.out)
+    settings = {"skins": str(args.skins), "skins_sha256": _skins_hash(skins), "actors": args.actors, "seed": args.seed,
+                "size": SIZE, "model": args.model, "model_hash": load_model(args.model).hash}
+    begin(args.out, settings)
     todo = [k for k in range(args.actors) if not (args.out / "clips" / f"actor{k:04d}").is_dir()]
     lost = []
     with worker_pool(args.workers, _prepare, (args.model, args.ict)) as pool:
@@ -133,8 +170,9 @@ def main(argv=None):
                 bar.update()
     if lost:
         print(f"left out, since the fit could not follow them: {', '.join(lost)}")
-    manifest = write_manifest(args.out, {"skins": str(args.skins), "actors": args.actors, "seed": args.seed,
-                                         "size": SIZE, "model": args.model})
+    manifest = write_manifest(args.out, settings)
+    if not manifest["clips"]:
+        raise InputError(f"{args.out}: none of {args.actors} actors could be followed; give SKINS of other people")
     print(f"wrote {args.out}: {len(manifest['clips'])} actors, {manifest['frames']} frames")
 
 

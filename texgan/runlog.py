@@ -3,6 +3,17 @@ from __future__ import annotations
 
 import torch
 
+from facemodel.errors import InputError
+
+
+def check_installed():
+    """Raises InputError, before any work, when TensorBoard is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+    except ImportError as error:
+        raise InputError("training needs the package tensorboard; install it with "
+                         "pip install -e \".[train]\"") from error
+
 
 class RunLog:
     """curve.csv and TensorBoard events; what a run wrote after its last checkpoint is dropped when it is resumed."""

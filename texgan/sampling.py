@@ -151,11 +151,13 @@ class Examples:
         for i, clip in enumerate(clips):
             if len(clip) > 1:
                 scripts.setdefault(clip.info.script, []).append(i)
+        if missing := [s for s, share in (mix or {}).items() if share and s not in scripts]:
+            raise ValueError(f"no clips of two frames or more for the script '{missing[0]}' of the mix")
         shares = {s: (len(c) if mix is None else mix.get(s, 0.0)) for s, c in scripts.items()}
         self._scripts = [scripts[s] for s in sorted(scripts)]
         total = sum(shares.values())
         if not total:
-            raise ValueError("no clips for the scripts of the mix")
+            raise ValueError("no clips of two frames or more")
         self._shares = np.array([shares[s] / total for s in sorted(scripts)])
         self._frames = [{n: t for t, n in enumerate(c.info.frames)} for c in clips]
         neutrals = np.stack([c.textures[c.info.neutral] for c in clips])

@@ -5,7 +5,10 @@ four more to validate. All other people of a data set are trained on.
 """
 
 TEST = ("005", "013", "022", "031", "044", "067", "086", "099", "105", "120", "127", "138")
-"""London people that are never trained on; texgan.evaluate measures on them."""
+"""London people that are never trained on nor validated on, so that texgan.evaluate can measure on them.
+
+It doesn't read this list: it measures on whoever its weights know neither from training nor from validation.
+"""
 
 VALIDATION = ("017", "061", "101", "132")
 """London people that a learning curve is measured on while the weights are being learned."""

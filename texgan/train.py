@@ -5,8 +5,8 @@
 The generator's loss is masked L1 + MU * adversarial loss + GRAIN * grain loss: the paper's mu = 0.001 is read as the
 weight of the adversarial term against an L1 of weight one; the last term is ours and keeps the skin from blurring.
 RUN gets checkpoint.safetensors every few minutes (run the command again and it goes on, bit for bit as if it had not
-been stopped), curve.csv, TensorBoard events with pictures, and in the end generator.safetensors, the moving average of
-the weights in half precision. Several GPUs or machines:
+been stopped; with other settings or data it is refused), curve.csv, TensorBoard events with pictures, and in the end
+generator.safetensors, the moving average of the weights in half precision. Several GPUs or machines:
 
     torchrun --nproc-per-node 4 -m texgan.train DATASET... -o RUN
 """
@@ -26,16 +26,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from facemodel.atlas import chart_hash
+from facemodel.device import torch_device
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.lift import BRIGHTEST
 from fitting.progress import progress_bar
-from texgan.checkpoint import GRAIN, MU, RATES, State, TrainSettings, read_metadata, write_tensors
-from texgan.dataset import read_dataset
+from texgan.checkpoint import GRAIN, MU, RATES, State, TrainSettings, data_hash, read_metadata, write_tensors
+from texgan.dataset import check_chart, read_dataset
 from texgan.losses import adversarial_loss, grain_loss, masked_l1, to_network
-from texgan.runlog import RunLog
+from texgan.runlog import RunLog, check_installed
 from texgan.sampling import FEATURE_WEIGHT, NONE, Examples, Masks
 from texgan.split import split
 from texgan.weights import write_generator
@@ -92,7 +92,8 @@ class Trainer:
 
         Raises
         ------
-        FloatingPointError : a loss is not finite; the state is as it was before the step
+        FloatingPointError : a loss is not finite; weights, moments and step are as they were before, but the
+            discriminator may have brought its estimates of its own norms (spectral_norm's u and v) forward
         """
         s, state = self._settings, self._state
         source, neutral, truth, weight = (batch[k] for k in ("source", "neutral", "truth", "weight"))
@@ -198,31 +199,34 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
 
     Raises
     ------
-    InputError : unusable data, a checkpoint of other settings, or a loss that is not finite
+    InputError : unusable data, a checkpoint of other settings or other data, a loss that is not finite, or no
+        TensorBoard
     """
     settings = TrainSettings() if settings is None else settings
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = _device(device)
+    device = torch_device(device)
+    check_installed()
     model = load_model(model_name)
     masks = Masks.of(model)
     clips, validation = split(read_dataset(*datasets))
-    if other := next((c for c in clips if c.info.chart_hash != chart_hash(model)), None):
-        raise InputError(f"clip {other.info.name}: is on the chart of another face model; extract it again with "
-                         f"--model {model_name}")
+    check_chart(clips + validation, model)
     mix = dict(settings.mix) or None
     try:
         examples = Examples(clips, masks, mix, None if settings.augment else NONE, settings.seed,
                             settings.feature_weight)
     except ValueError as error:
-        raise InputError(f"{datasets[0]}: {error}; nothing there can be trained on") from error
+        raise InputError(f"{datasets[0]}: {error}; texgan.check says what is there") from error
     run.mkdir(parents=True, exist_ok=True)
-    state, path = State(settings, device), run / "checkpoint.safetensors"
+    state, path, data = State(settings, device), run / "checkpoint.safetensors", data_hash(clips + validation, world)
     if path.exists():
         meta = read_metadata(path)
         if json.loads(meta.get("settings", "{}")) != json.loads(json.dumps(asdict(settings))):
             raise InputError(f"{path}: is of a run with other settings; give another folder with -o")
+        if meta.get("data", data) != data:              # an older version's says nothing of its data
+            raise InputError(f"{path}: is of a run on other data, or of another number of processes; give another "
+                             "folder with -o, or the same data sets in the same order")
         state.load(load_file(path), int(meta["step"]))
-    metadata = lambda: {"step": str(state.step), "settings": json.dumps(asdict(settings))}
+    metadata = lambda: {"step": str(state.step), "settings": json.dumps(asdict(settings)), "data": data}
     distributed = world > 1
     wrap = _distribute(device) if distributed else (lambda network: network)
     trainer = Trainer(state, settings, device, wrap)
@@ -253,19 +257,11 @@ def train(datasets, run, settings=None, device="auto", model_name="commons", pro
             log.close()
     if rank == 0:
         write_tensors(path, state.tensors(), metadata())
-        write_generator(run / "generator.safetensors", state.average, settings, clips, model, state.step)
+        write_generator(run / "generator.safetensors", state.average, settings, clips, model, state.step,
+                        validation)
     if distributed:
         torch.distributed.destroy_process_group()
     return run / "generator.safetensors"
-
-
-def _device(name):
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device found; use --device cpu")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _distribute(device):

@@ -14,21 +14,22 @@ from texgan.extract import PHOTO_SCRIPT
 from texgan.split import TEST
 
 
-def write_generator(path, network, settings, clips, model, step):
+def write_generator(path, network, settings, clips, model, step, validation=()):
     """Writes weights that can ship: half precision, with all that is needed to use them and to know what they saw.
 
     The mean change of the training people between their neutral and each other expression, on the chart, goes along:
-    it is what texgan.evaluate compares with.
+    it is what texgan.evaluate compares with. `validation` are the clips whose losses were watched.
     """
     tensors = {k: v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}
     means = mean_changes(clips)
     tensors.update({f"mean_change.{k}": torch.from_numpy(v).half() for k, v in means.items()})
-    photos = sorted(h for c in clips for h in c.info.sha256)
+    people = lambda clips: json.dumps(sorted({c.info.identity for c in clips}))
+    photos = lambda clips: json.dumps(sorted(h for c in clips for h in c.info.sha256))
     write_tensors(path, tensors, {
         "format": "1", "architecture": json.dumps(network.settings), "change": str(int(settings.change)),
         "steps": str(step), "settings": json.dumps(asdict(settings)), "chart_hash": chart_hash(model),
-        "people": json.dumps(sorted({c.info.identity for c in clips})), "rights":
-        json.dumps(sorted({c.info.rights for c in clips})), "sha256": json.dumps(photos), "test": json.dumps(TEST)})
+        "people": people(clips), "rights": json.dumps(sorted({c.info.rights for c in clips})), "sha256": photos(clips),
+        "validation": people(validation), "validation_sha256": photos(validation), "test": json.dumps(TEST)})
 
 
 def mean_changes(clips):
