@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 import assets
@@ -103,6 +104,29 @@ def side_by_side(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
 def two_faces(path: Path, count: int = 6) -> Path:
     """The demo clip's face twice, 720 x 360; on the right mirrored."""
     return write_clip(path, [side_by_side(p, p[:, ::-1][:, 40:]) for p in demo_frames(count)])
+
+
+@lru_cache
+def stranger(size: int = 240) -> np.ndarray:
+    """The head of somebody else than the demo clip's, a still: (size, size, 3) uint8, read-only."""
+    picture = cv2.cvtColor(cv2.imread(str(assets.path("demo/nobody.png"))), cv2.COLOR_BGR2RGB)
+    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    picture.flags.writeable = False
+    return picture
+
+
+def crossing(index: int, count: int) -> tuple[np.ndarray, float, float]:
+    """Two people who change places, the demo clip's, from left to right, in front of `stranger`.
+
+    Returns the picture (300, 640, 3) uint8 of frame `index` of `count`, and the middles of their faces in x.
+    """
+    share = np.clip((index - 4) / (count - 9), 0, 1)
+    walker, other = demo_frames(index + 1)[index][40:340, 160:420], stranger()
+    left, right = round(380 * share), round(400 * (1 - share))
+    picture = grey(300, 640)
+    picture[30:270, right:right + 240] = other
+    picture[:, left:left + 260] = walker
+    return picture, left + 130, right + 120
 
 
 def with_index_in_front(path: Path, source: Path) -> Path:
