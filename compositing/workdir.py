@@ -211,12 +211,13 @@ def kept_track(work, model, source, face, span, engine, make):
     return tracking.track, tracking.remarks
 
 
-def result_journal(work, model, track, target_hash, settings, weights, engine, device, views):
-    """The Journal of the result, None without a WorkDir."""
+def result_journal(work, model, tracks, target_hashes, settings, weights, engine, device, views):
+    """The Journal of the result, None without a WorkDir. tracks, target_hashes : lists, one per face."""
     if work is None:
         return None
     weights = Path(weights) if weights else assets.path(SHIPPED)
-    inputs = {"track": content_hash(_fields(track)), "target": target_hash, "settings": settings, "model": model.hash,
+    inputs = {"track": [content_hash(_fields(track)) for track in tracks], "target": target_hashes,
+              "settings": settings, "model": model.hash,
               "engine": _engine_name(engine), "device": device, "views": views, "piece": pieces.PIECE,
               "weights": file_hash(weights) if settings["texture"] == "gan" else None}
     return checkpoint.Journal(work.place("result", inputs))
