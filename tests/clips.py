@@ -148,6 +148,18 @@ def truncated(path: Path, source: Path, share: float = 0.6) -> Path:
     return path
 
 
+def spoilt(path: Path, source: Path, which, share: float = 1.0) -> Path:
+    """A clip in which the last `share` of the bytes of some packets, counted from 0, are zeros."""
+    with av.open(str(source)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(source.read_bytes())
+    for place, size in (packets[k] for k in which):
+        gone = round(share * size)
+        data[place + size - gone:place + size] = bytes(gone)
+    path.write_bytes(data)
+    return path
+
+
 def blank_media(path: Path, source: Path) -> Path:
     """A clip whose index is whole and whose pictures are all zeros: not one frame can be decoded."""
     data = bytearray(source.read_bytes())
