@@ -194,12 +194,12 @@ def report_path(out):
 
 
 def write_report(report, path):
-    """Writes plain data as JSON; see write_whole."""
-    write_whole(path, json.dumps(report, indent=1).encode())
+    """Writes plain data as JSON, without ever holding the text; see write_whole."""
+    write_whole(path, (part.encode() for part in json.JSONEncoder(indent=1).iterencode(report)))
 
 
 def write_whole(path, data):
-    """Writes bytes beside their place, then renames, so that nobody ever finds half a file.
+    """Writes bytes, or what an iterable of bytes gives, beside their place, then renames: nobody finds half a file.
 
     Raises
     ------
@@ -208,7 +208,8 @@ def write_whole(path, data):
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_bytes(data)
+        with open(beside, "wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error

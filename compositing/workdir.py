@@ -23,7 +23,8 @@ where a run was stopped. Whoever gives a stage a memory from frame to frame adds
 By default the folder lies beside the result (OUT.mp4.work) and is removed when the result is whole, or when there is
 nothing in it worth keeping: who learns only after a power cut that there was an option would have lost the night. A
 folder named by --work keeps tracks and fits for the next photo or setting. Either holds one unfinished result at a
-time, about as large as the finished one, and 1 to 2 kB per frame for tracks; a lock keeps a second process out.
+time, about as large as the finished one, and 1 kB per frame and face for tracks, 2 kB for one in the making; a lock
+keeps a second process out.
 """
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="is made; must be empty")
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--longest", type=float, default=0.7, help="kill after this share of the whole run at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("command", nargs="*", help="of compositing.replace, without -o; default the demo's")
     args = parser.parse_args(argv)
@@ -64,7 +65,7 @@ def main(argv=None):
         rounds += 1
         out = f"out{rounds}.mp4"
         while True:
-            process, wait = start(folder, command, out), took * dice.uniform(0.05, 0.7)
+            process, wait = start(folder, command, out), took * dice.uniform(0.05, args.longest)
             try:
                 if kills < args.kills:
                     process.wait(wait)

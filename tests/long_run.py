@@ -32,7 +32,7 @@ from tests import clips
 
 SIDE, WINDOW = 160, np.s_[20:350, 125:455]          # pixels; where the demo clip shows its face
 ROUND = 142                                         # frames: the demo clip's 72, then back
-EVERY = 500
+EVERY = 500            # frames
 
 
 def resident_mb() -> float:
