@@ -66,7 +66,8 @@ def sign(path, certificate, key, inputs=None, settings=None):
     ----------
     path : an .mp4 or .mov that dynatex wrote
     certificate, key : paths of a PEM chain, the signer's certificate first, and of its PEM key without a password
-    inputs : dict with 'source', 'source_sha256', 'target', 'target_sha256', as in a report; names go into the manifest
+    inputs : dict with 'source', 'source_sha256', 'target', 'target_sha256', as in a report, and 'target_2', ... with
+        several faces; names go into the manifest
         without their folders
     settings : dict of what JSON can hold, as in a report; paths lose their folders, too
 
@@ -122,8 +123,9 @@ def _manifest(title, kind, inputs, settings):
     opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["source"]}}
     edited = {"action": "c2pa.edited", "digitalSourceType": SOURCE_TYPE, "softwareAgent": tool,
               "description": "A face was replaced. The video does not show what happened."}
-    if _is_file(inputs.get("target")):
-        edited["parameters"] = {"ingredientIds": ["target"]}
+    photos = [label for label in _targets(inputs) if _is_file(inputs[label])]
+    if photos:
+        edited["parameters"] = {"ingredientIds": photos}
     if "source" not in inputs:            # without a parent, C2PA wants the history to begin with a creation
         opened, edited = None, {**edited, "action": "c2pa.created"}
     actions = [action for action in (opened, edited) if action]
@@ -132,12 +134,17 @@ def _manifest(title, kind, inputs, settings):
                            {"label": ASSERTION, "data": {"inputs": _public(inputs), "settings": _public(settings)}}]}
 
 
+def _targets(inputs):
+    """Keys of the targets' names among a report's inputs."""
+    return [key for key in inputs if key.startswith("target") and not key.endswith("_sha256")]
+
+
 def _ingredients(inputs):
-    """(definition, path) of the source, which is the parent, and of the photo if there is one."""
+    """(definition, path) of the source, which is the parent, and of the photos."""
     found = []
-    for label, relation in (("source", "parentOf"), ("target", "componentOf")):
+    for label, relation in (("source", "parentOf"), *((key, "componentOf") for key in _targets(inputs))):
         name = inputs.get(label)
-        if name is None or (label == "target" and not _is_file(name)):
+        if name is None or (label != "source" and not _is_file(name)):
             continue
         path = Path(name)
         found.append(({"label": label, "instance_id": label, "relationship": relation, "title": path.name,

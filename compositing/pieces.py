@@ -17,11 +17,11 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
     Parameters
     ----------
     frames : iterable of VideoFrame, without those of the pieces in the journal
-    compositor : compositing.replace.Compositor
+    compositor : compositing.several.Faces, of K faces
     writer : VideoWriter
     shown : list of compositing.views.ViewWriter
-    replaced : (F,) bool, set to True for the frames first, first + 1, ... that show the target; only these go to the
-        compositor
+    replaced : (F, K) bool, set to True where frame first, first + 1, ... shows the target in a face's place; only
+        these frames go to the compositor
     journal : fitting.checkpoint.Journal or None
     timer : StageTimer. bar : fitting.progress's
     piece : int, frames; default PIECE
@@ -32,11 +32,16 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
         for kept in journal.pieces():
             for video, packets in zip(videos, kept["videos"], strict=True):
                 video.add_piece(Piece(**packets))
-            replaced[kept["replaced"]] = True
+            replaced[kept["replaced"]] = kept["faces"]
             done = kept["end"]
         compositor.restore(journal.state["compositor"])
         bar.update(done, frame=done - 1)
-    rows = set()
+    rows = {}
+
+    def note():
+        faces = np.array(list(rows.values()), bool).reshape(len(rows), replaced.shape[1])
+        replaced[list(rows)] = faces
+        return {"replaced": np.array(list(rows), int), "faces": faces}
 
     def write(finished):
         for frame, picture, alpha in finished:
@@ -46,9 +51,9 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
                 writer.write(frame, picture, alpha)
             for view in shown:
                 with timer("views"):
-                    view.write(frame, picture, alpha, None if picture is None else compositor.inspection)
+                    view.write(frame, picture, alpha, [] if picture is None else compositor.inspection)
             if picture is not None:
-                rows.add(frame.index - first)
+                rows[frame.index - first] = compositor.shown
 
     for frame in frames:
         if first <= frame.index < first + len(replaced):
@@ -60,13 +65,12 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
             write(compositor.settle())
             with timer("encode"):
                 packets = [video.end_piece() for video in videos]
-            replaced[sorted(rows)] = True
+            shows = note()
             if journal is not None:
                 with timer("keep"):
-                    journal.append({"videos": [asdict(p) for p in packets], "replaced": np.array(sorted(rows), int),
-                                    "end": frame.index + 1},
+                    journal.append({"videos": [asdict(p) for p in packets], "end": frame.index + 1, **shows},
                                    {"end": frame.index + 1, "compositor": compositor.state()})
             rows.clear()
         bar.update(frame=frame.index)
     write(compositor.flush())
-    replaced[sorted(rows)] = True
+    note()

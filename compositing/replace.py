@@ -7,6 +7,9 @@ The face in source.mp4 is tracked, the photo's face is given its expression, pos
 where one picture ends and the other begins. Frames without a usable face are passed through and listed in
 OUT.report.json. The output says in its metadata that it is synthetic. Ask the people you show: see README.md, Consent.
 
+With several people in the video --face chooses one, who is followed when they cross or turn away; --pair, once for each
+of them, gives each a face of his own.
+
 A run that was stopped, killed or ran out of disk goes on when the same command is given again; see --work.
 
 Exit status: 0 when the output is whole, 3 when it is finished, but more than 10 % of its frames had to be passed
@@ -15,7 +18,6 @@ interrupted.
 """
 from __future__ import annotations
 
-import argparse
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,16 +26,17 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-import assets
-from compositing import credentials, labelling, seam, views
-from compositing.graph_cut import COSTS, SeamLabeller
+from compositing import arguments, credentials, labelling, seam, views
+from compositing.graph_cut import SeamLabeller
+from compositing.pairs import Pair, check_faces, report_of_faces
 from compositing.performer import TexturePerformer
 from compositing.pieces import composite_pieces
 from compositing.report import (
     StageTimer,
     build_report,
     exit_status,
-    range_words,
+    report_path,
+    summary,
     synthetic_marks,
     write_report,
 )
@@ -46,9 +49,10 @@ from compositing.retarget import (
     target_from_photo,
     texture_size_for,
 )
-from compositing.video_writer import SUFFIXES, VideoWriter
-from compositing.virtual import check_seed, virtual_face
-from compositing.workdir import WorkDir, kept_fit, kept_track, remove_leftovers, result_journal, told_where
+from compositing.several import Faces
+from compositing.video_writer import VideoWriter
+from compositing.virtual import virtual_face
+from compositing.workdir import kept_fit, kept_track, remove_leftovers, result_journal, told_where
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
@@ -59,11 +63,11 @@ from fitting.images import read_image
 from fitting.lift import Lifter, Texture
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
-from fitting.span import cut_track, parse_edge, resolve_span
+from fitting.span import cut_track, resolve_span
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import WHOLE, Span, VideoFrame, VideoReader, probe
-from texgan.transfer import METHODS, static, transfer_method
+from texgan.transfer import static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
@@ -225,22 +229,24 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
-                 virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
-                 engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None, end=None,
-                 compare=None, debug=None, work=None):
-    """Replaces a face in a video; writes `out` and `out`.report.json.
+                 virtual=None, pairs=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True,
+                 timer=None, engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None,
+                 end=None, compare=None, debug=None, work=None):
+    """Replaces a face in a video, or several; writes `out` and `out`.report.json.
 
     Parameters
     ----------
     source : path of a video
-    target : path of a photo, or None with `virtual`
+    target : path of a photo, or None with `virtual` or `pairs`
     out : path of the result (.mp4, .mov, .mkv)
     model : MorphableModel
     detector : FaceDetector
     texture : name of a method in texgan.transfer.METHODS
-    face, target_face : which face of the video, of the photo: 'largest' or a number counted from the left
+    face, target_face : which face of the video, of the photo: 'largest', 'leftmost', 'rightmost' or a number counted
+        from the left
     virtual : int seed for a face of nobody in place of a photo
-    track_path : optional TRACK.npz of the source: read if it exists, otherwise written
+    pairs : list of compositing.pairs.Pair in place of target, face and virtual
+    track_path : optional TRACK.npz of the source: read if it exists, otherwise written; with one face only
     cost, smoothness : of the seam, see compositing.graph_cut
     crf : H.264 quality; default that of VideoWriter
     progress : bool, show on stderr how far the work has come
@@ -262,59 +268,64 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     ------
     InputError : unusable input, or not one frame could be replaced; nothing is written then
     """
-    timer, remarks = timer or StageTimer(), []
+    timer, remarks, known = timer or StageTimer(), [], None
     out = Path(out)
-    info, known = probe(source), None             # says what is wrong with the video before any work is done
+    info = probe(source)                          # says what is wrong with the video before any work is done
     labelling.check_label(label_text, info.height, info.width)
     span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
+    pairs, several = pairs or [Pair(face, target, virtual)], len(pairs or ()) > 1
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
-        known = check_track(known, track_path, source, face, info, span)
+        known = check_track(known, track_path, source, pairs[0].face, info, span)
+    if several:
+        check_faces(source, detector, pairs, span)
     with timer("target"):
-        if virtual is not None:
-            person, target_hash = virtual_face(model, virtual), f"virtual face, seed {virtual}"
-        else:
-            image, target_hash = read_image(target), file_hash(target)
-            fit, count = kept_fit(work, model, target_hash, target_face, engine, lambda: fit_image(
-                model, image, detector, target_face, target, option="--target-face", engine=engine))
-            if count > 1:
-                remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
-                               "counted from the left")
-            person = target_from_photo(model, image, fit)
-    with timer("track"):
-        track = known
-        if track is None:
-            track, more = kept_track(work, model, source, face, span, engine, lambda folder: track_clip(
-                model, source, detector, face, progress=progress, engine=engine, span=span, folder=folder))
-            remarks += more
-            if track_path is not None:
-                save_track(track, track_path)
-    source_hash = str(track.source_sha256)
-    if not (track.status == "ok").any():
-        raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
-                         "written")
-    person = reduced(person, texture_size_for(model, track))
-    source_size = min(SOURCE_TEXTURE_SIZE, person.texture.rgb.shape[0])
-    neutral = None
-    if method is not static:
-        with timer("neutral texture"):
-            neutral = neutral_source_texture(model, track, source, source_size)
-    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer,
-                            inspect=debug is not None)
-    labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks, track.frame_index[0])
-    replaced = np.zeros(len(track), bool)
-    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
-                "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+        people = [_person(model, detector, pair, target_face, work, engine, remarks) for pair in pairs]
+    tracks, hashes = [], [digest for _, digest in people]
+    for pair in pairs:
+        with timer("track"):
+            track = known
+            if track is None:
+                track, more = kept_track(work, model, source, pair.face, span, engine, lambda folder, pair=pair: (
+                    track_clip(model, source, detector, pair.face, progress=progress, engine=engine, span=span,
+                               folder=folder)))
+                remarks += [x for x in more if x not in remarks and not (several and "--face" in x)]
+                if track_path is not None:
+                    save_track(track, track_path)
+        if not (track.status == "ok").any():
+            which = f" number {pair.face}" if several else ""
+            raise InputError(f"{source}: in none of {len(track)} frames could a face{which} be followed well enough; "
+                             "nothing written")
+        tracks.append(track)
+    source_hash = str(tracks[0].source_sha256)
+    compositors, sizes = [], []
+    for track, (person, _) in zip(tracks, people):
+        person = reduced(person, texture_size_for(model, track))
+        sizes.append(person.texture.rgb.shape[0])
+        neutral = None
+        if method is not static:
+            with timer("neutral texture"):
+                neutral = neutral_source_texture(model, track, source, min(SOURCE_TEXTURE_SIZE, sizes[-1]))
+        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer,
+                                      inspect=debug is not None))
+    labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
+                                  tracks[0].frame_index[0])
+    replaced = np.zeros((len(tracks[0]), len(tracks)), bool)
+    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": pairs[0].face,
+                "target_face": target_face, "virtual": pairs[0].virtual, "seam_cost": cost,
+                "seam_smoothness": smoothness, "texture_size": sizes[0], "crf": crf,
                 "label": label_text, "start": start and start.text, "end": end and end.text}
-    journal = result_journal(work, model, track, target_hash, settings, weights, engine, device,
+    if several:
+        settings |= {"face": [pair.face for pair in pairs], "virtual": [pair.virtual for pair in pairs],
+                     "texture_size": sizes}
+    journal = result_journal(work, model, tracks, hashes, settings, weights, engine, device,
                              [compare is not None, debug is not None])
     options = {"keep_pieces": journal is not None}
     if work is not None:
         for path in filter(None, (out, compare, debug)):
             remove_leftovers(Path(path))
-    marks = synthetic_marks(source_hash, target_hash)
+    marks = synthetic_marks(source_hash, " ".join(hashes))
     quality = {} if crf is None else {"crf": crf}
     done = 0 if journal is None or not journal.count else journal.state["end"]
     with VideoReader(source, Span(done)) as reader:
@@ -324,10 +335,10 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
                                                            **options))
                      for kind, path in (("compare", compare), ("debug", debug)) if path is not None]
 
-            total = len(track) if span == WHOLE else reader.info.frame_count_estimate
+            total = len(replaced) if span == WHOLE else reader.info.frame_count_estimate
             with progress_bar(total, "composite", show=progress) as bar:
-                composite_pieces(timer.each("decode", reader), compositor, writer, shown, replaced, journal,
-                                 first=span.first, timer=timer, bar=bar, label=labeller.draw)
+                composite_pieces(timer.each("decode", reader), Faces(compositors, tracks), writer, shown, replaced,
+                                 journal, first=span.first, timer=timer, bar=bar, label=labeller.draw)
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written
@@ -335,16 +346,33 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             remarks.append(reader.damage)
         if writer.audio_damage:
             remarks.append(writer.audio_damage)
-    inputs = {"source": str(source), "source_sha256": source_hash,
-              "target": str(target) if virtual is None else target_hash, "target_sha256": target_hash}
+    inputs = {"source": str(source), "source_sha256": source_hash}
+    for k, (pair, digest) in enumerate(zip(pairs, hashes)):
+        key = f"target_{k + 1}" if k else "target"
+        inputs |= {key: str(pair.target) if pair.virtual is None else digest, f"{key}_sha256": digest}
     if signing:
         with timer("sign"):
             credentials.sign(out, *signing, inputs, settings)
-    report = build_report(inputs, settings, track, replaced, timer, frames, remarks)
+    reports = [build_report(inputs, settings, track, shows, timer, frames, remarks)
+               for track, shows in zip(tracks, replaced.T)]
+    report = report_of_faces(reports[0], list(zip(pairs, hashes, reports)), replaced) if several else reports[0]
     write_report(report, report_path(out))
     if work is not None:
         work.finish()
     return report
+
+
+def _person(model, detector, pair, target_face, work, engine, remarks):
+    """The TargetFace of a Pair, and its photo's SHA-256 or what it is; adds to `remarks`."""
+    if pair.virtual is not None:
+        return virtual_face(model, pair.virtual), f"virtual face, seed {pair.virtual}"
+    image, digest = read_image(pair.target), file_hash(pair.target)
+    fit, count = kept_fit(work, model, digest, target_face, engine, lambda: fit_image(
+        model, image, detector, target_face, pair.target, option="--target-face", engine=engine))
+    if count > 1:
+        remarks.append(f"{pair.target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
+                       "counted from the left")
+    return target_from_photo(model, image, fit), digest
 
 
 def check_track(track, path, source, face, info, span=WHOLE):
@@ -363,124 +391,18 @@ def check_track(track, path, source, face, info, span=WHOLE):
     return part
 
 
-def report_path(out):
-    """Where the report of a result lies."""
-    return Path(out).with_name(Path(out).name + ".report.json")
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(prog="python -m compositing.replace", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE.mp4", help="the video")
-    parser.add_argument("target", type=Path, nargs="?", metavar="TARGET.jpg", help="a photo of the face to put in")
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT.mp4",
-                        help="result (.mp4, .mov or .mkv); default SOURCE_TARGET.mp4 in the present folder")
-    parser.add_argument("--virtual", type=int, metavar="SEED", help="a face that belongs to nobody in place of TARGET")
-    parser.add_argument("--texture", choices=METHODS, default="gan",
-                        help="how the target gets its expression: the trained generator infers it ('gan', default), "
-                             "the source's change is added ('delta'), or the photo's texture stays ('static')")
-    parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors",
-                        help="of the generator (texgan.train); default: the embedded ones")
-    parser.add_argument("--face", default="largest", metavar="N",
-                        help="face of the video: 'largest' or a number, from the left in its first frame with one")
-    parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
-    parser.add_argument("--track", type=Path, metavar="TRACK.npz",
-                        help="track of the video (fitting.track): read if the file exists, else written there")
-    parser.add_argument("--seam", choices=COSTS, default="between",
-                        help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' "
-                             "each, eq. 9 (default: %(default)s)")
-    parser.add_argument("--start", metavar="T",
-                        help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
-                             "the first frame")
-    parser.add_argument("--end", metavar="T",
-                        help="replace up to here, likewise; the frame at T itself stays. Frames outside are tracked "
-                             "and changed by nothing, they pass through the encoder once")
-    parser.add_argument("--compare", type=Path, metavar="VIDEO", help="also write the source beside the result")
-    parser.add_argument("--debug", type=Path, metavar="VIDEO",
-                        help="also write source, mesh, texture, seam and result side by side")
-    parser.add_argument("--crf", type=float, metavar="Q",
-                        help="H.264 quality, 0 (lossless) to 51; default visually lossless")
-    labelling.add_option(parser)
-    credentials.add_option(parser)
-    parser.add_argument("--work", type=Path, metavar="DIR",
-                        help="folder for unfinished work, which the same command goes on from after it was stopped or "
-                             "killed; keeps tracks and fits for other photos and settings. Default: OUT.mp4.work, "
-                             "removed at the end")
-    parser.add_argument("--no-resume", action="store_true", help="start anew, forget what is in the work folder")
-    parser.add_argument("--demo", action="store_true", help="run on the embedded clip and face; default OUT demo.mp4")
-    commands.add_common(parser)
-    return parser
-
-
-def _check_views(args, source, out):
-    """Raises InputError, before any work, for a --compare or --debug that can't be written or would hit other files."""
-    taken_names = {source.resolve(): "the source", out.resolve(): "the result"}
-    for option, path in (("--compare", args.compare), ("--debug", args.debug)):
-        if path is None:
-            continue
-        commands.check_writable(path, option)
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{option} {path}: unknown suffix '{path.suffix}'; name it {', '.join(SUFFIXES)}")
-        if path.resolve() in taken_names:
-            raise InputError(f"{option} {path}: is {taken_names[path.resolve()]} itself; choose another name")
-        taken_names[path.resolve()] = f"the video of {option}"
-
-
 def main(argv=None):
-    args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
+    args = arguments.parse(argv, __doc__)
     backend = backend_for(args.device)
-    source, target, out = args.source, args.target, args.out
-    if args.demo:
-        if source or target:
-            raise InputError("--demo brings its own video and photo; leave SOURCE and TARGET out")
-        source, target = assets.path("demo/single_face.mp4"), assets.path("demo/nobody.png")
-        out = out or Path("demo.mp4")
-        target = None if args.virtual is not None else target
-    if source is None:
-        raise InputError("no video given; usage: python -m compositing.replace SOURCE.mp4 TARGET.jpg")
-    if (target is None) == (args.virtual is None):
-        raise InputError("give either TARGET.jpg or --virtual SEED")
-    if args.crf is not None and not 0 <= args.crf <= 51:
-        raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
-    name = f"virtual{args.virtual}" if target is None else target.stem
-    out = out or Path(f"{source.stem}_{name}.mp4")
-    if args.virtual is not None:
-        check_seed(args.virtual, "--virtual")
-    commands.check_writable(out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise InputError(f"{out}: is the source itself; choose another name with -o")
-    commands.check_writable(report_path(out))
-    labelling.check_label(args.label)
-    credentials.check_signing(args.sign, out)
-    _check_views(args, source, out)
-    if args.track is not None:
-        commands.check_writable(args.track, "--track")
-    start, end = (None if text is None else parse_edge(text, option)
-                  for text, option in ((args.start, "--start"), (args.end, "--end")))
-    work = WorkDir(args.work or out.with_name(out.name + ".work"), keep=args.work is not None,
-                   resume=not args.no_resume)
     model = load_model(args.model)
-    with work, told_where(work):
-        report = replace_face(source, target, out, model=model, detector=FaceDetector(),
+    with args.work, told_where(args.work):
+        report = replace_face(args.source, args.target, args.out, model=model, detector=FaceDetector(),
                               engine=engine_for(model, backend), texture=args.texture, face=args.face,
-                              target_face=args.target_face, virtual=args.virtual, track_path=args.track,
-                              cost=args.seam, crf=args.crf, weights=args.weights,
+                              target_face=args.target_face, virtual=args.virtual, pairs=args.pair,
+                              track_path=args.track, cost=args.seam, crf=args.crf, weights=args.weights,
                               device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
-                              start=start, end=end, compare=args.compare, debug=args.debug, work=work)
-    for remark in report["remarks"]:
-        print(remark)
-    stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
-    wanted = report["frames"] - report["outside_span"]
-    passed = wanted - report["replaced"]
-    outside = f", {report['outside_span']} outside the span unchanged" if report["outside_span"] else ""
-    where = f" (frames {range_words(report['passed_through'])})" if passed else ""
-    memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
-    for path in filter(None, (args.compare, args.debug)):
-        print(f"wrote {path}")
-    print(f"wrote {out}: {report['replaced']} of {wanted} frames replaced, {passed} passed through{where}{outside}; "
-          f"ms per frame: {stages}{memory}; details in {report_path(out)}")
+                              start=args.start, end=args.end, compare=args.compare, debug=args.debug, work=args.work)
+    print("\n".join(summary(report, args.out, [path for path in (args.compare, args.debug) if path])))
     return exit_status(report)
 
 

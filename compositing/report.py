@@ -130,9 +130,10 @@ def range_words(ranges, limit=RANGES_SHOWN):
 
 
 def exit_status(report):
-    """Status that a finished command ends with: INCOMPLETE when too many frames were passed through, else 0."""
+    """Status that a finished command ends with: INCOMPLETE when a face was passed through too often, else 0."""
     wanted = report["frames"] - report["outside_span"]
-    return INCOMPLETE if wanted - report["replaced"] > PASSED_LIMIT * wanted else 0
+    least = min(face["replaced"] for face in report.get("faces", [report]))
+    return INCOMPLETE if wanted - least > PASSED_LIMIT * wanted else 0
 
 
 def build_report(inputs, settings, track, replaced, timer, frames, remarks):
@@ -167,13 +168,38 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
     }
 
 
+def summary(report, out, views=()):
+    """What a command prints when it is done: lines of text. out, views : paths of the result and of further videos."""
+    lines = [*report["remarks"], *(f"wrote {path}" for path in views)]
+    stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
+    wanted = report["frames"] - report["outside_span"]
+
+    def words(part):
+        passed = wanted - part["replaced"]
+        where = f" (frames {range_words(part['passed_through'])})" if passed else ""
+        return f"{part['replaced']} of {wanted} frames replaced, {passed} passed through{where}"
+
+    for face in report.get("faces", ()):
+        lines.append(f"face {face['face']}, {face['target']}: {words(face)}")
+    outside = f", {report['outside_span']} outside the span unchanged" if report["outside_span"] else ""
+    memory = f"; peak memory {report['peak_memory_mb']} MB" if report["peak_memory_mb"] else ""
+    lines.append(f"wrote {out}: {words(report)}{outside}; ms per frame: {stages}{memory}; details in "
+                 f"{report_path(out)}")
+    return lines
+
+
+def report_path(out):
+    """Where the report of a result lies."""
+    return Path(out).with_name(Path(out).name + ".report.json")
+
+
 def write_report(report, path):
-    """Writes plain data as JSON; see write_whole."""
-    write_whole(path, json.dumps(report, indent=1).encode())
+    """Writes plain data as JSON, without ever holding the text; see write_whole."""
+    write_whole(path, (part.encode() for part in json.JSONEncoder(indent=1).iterencode(report)))
 
 
 def write_whole(path, data):
-    """Writes bytes beside their place, then renames, so that nobody ever finds half a file.
+    """Writes bytes, or what an iterable of bytes gives, beside their place, then renames: nobody finds half a file.
 
     Raises
     ------
@@ -182,7 +208,8 @@ def write_whole(path, data):
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_bytes(data)
+        with open(beside, "wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error

@@ -7,8 +7,9 @@
 - seam: the frame in grey, what is taken from the target in green by its weight, the labels' outline in red
 - result: before it was encoded
 
-A frame that was passed through says so in its last panel. One frame at a time is held, besides the encoder's own few;
-the file appears under its name when it is whole, see compositing.video_writer.
+With several faces the textures stand side by side. A frame that was passed through says so in its last panel. One frame
+at a time is held, besides the encoder's own few; the file appears under its name when it is whole, see
+compositing.video_writer.
 """
 from __future__ import annotations
 
@@ -93,15 +94,18 @@ class ViewWriter:
     def __exit__(self, *error):
         self.writer.__exit__(*error)
 
-    def write(self, frame, picture=None, alpha=None, inspection=None):
-        """Appends a frame: what the result's writer gets, and its Inspection where there is one."""
+    def write(self, frame, picture=None, alpha=None, inspection=()):
+        """Appends a frame: what the result's writer gets, and a list of Inspection, one per face that is shown."""
         panels = {"source": frame.rgb, "result": frame.rgb if picture is None else _bytes(picture)}
         if "mesh" in self._names:
             grey = cv2.cvtColor(cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             panels |= {"mesh": frame.rgb, "texture": np.zeros((2, 2, 3), np.uint8), "seam": grey}
-            if inspection is not None:
-                panels |= {"mesh": draw_mesh(frame.rgb, inspection, self._edges), "texture": inspection.texture,
-                           "seam": draw_seam(grey, inspection, alpha)}
+            if inspection:
+                panels["texture"] = np.concatenate([one.texture for one in inspection], axis=1)
+                grey = tinted(grey, alpha)
+            for one in inspection:
+                grey = draw_outline(grey, one)
+                panels |= {"mesh": draw_mesh(panels["mesh"], one, self._edges), "seam": grey}
         row = np.concatenate([self._panel(name, panels[name], frame, picture is None) for name in self._names], axis=1)
         yuv = av.VideoFrame.from_ndarray(np.ascontiguousarray(row), "rgb24")
         self.writer.write(VideoFrame(frame.index, frame.pts, frame.time_base, frame.duration, yuv))
@@ -141,11 +145,15 @@ def draw_mesh(picture, inspection, edges):
     return cv2.addWeighted(picture, 0.5, out, 0.5, 0)        # the face stays to be seen below a dense mesh
 
 
-def draw_seam(grey, inspection, alpha):
-    """Weights alpha (H, W) in green and the outline of the labels in red, over a grey picture (H, W, 3) uint8."""
+def tinted(grey, alpha):
+    """Weights alpha (H, W) in green over a grey picture (H, W, 3) uint8."""
     tint = 0.6 * alpha[..., None].astype(np.float32)
-    out = (grey * (1 - tint) + np.float32(GREEN) * tint).astype(np.uint8)
-    left, top = inspection.window[:2]
+    return (grey * (1 - tint) + np.float32(GREEN) * tint).astype(np.uint8)
+
+
+def draw_outline(picture, inspection):
+    """The outline of the labels in red, over a picture (H, W, 3) uint8, which is kept as it is."""
+    out, (left, top) = picture.copy(), inspection.window[:2]
     inside = (inspection.mask > 0.5).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     cv2.drawContours(out, outlines, -1, RED, max(1, out.shape[0] // 360))

@@ -24,7 +24,7 @@ By default the folder lies beside the result (OUT.mp4.work) and is removed when 
 nothing in it worth keeping: who learns only after a power cut that there was an option would have lost the night. A
 folder named by --work keeps tracks and fits for the next photo or setting; one that was there before stays, and nothing
 is removed but what has exactly such names. Either holds one unfinished result at a time, about as large as the finished
-one, and 1 to 2 kB per frame for tracks; a lock keeps a second process out.
+one, and 1 kB per frame and face for tracks, 2 kB for one in the making; a lock keeps a second process out.
 """
 from __future__ import annotations
 
@@ -226,12 +226,13 @@ def kept_track(work, model, source, face, span, engine, make):
     return tracking.track, tracking.remarks
 
 
-def result_journal(work, model, track, target_hash, settings, weights, engine, device, views):
-    """The Journal of the result, None without a WorkDir."""
+def result_journal(work, model, tracks, target_hashes, settings, weights, engine, device, views):
+    """The Journal of the result, None without a WorkDir. tracks, target_hashes : lists, one per face."""
     if work is None:
         return None
     weights = Path(weights) if weights else assets.path(SHIPPED)
-    inputs = {"track": content_hash(_fields(track)), "target": target_hash, "settings": settings, "model": model.hash,
+    inputs = {"track": [content_hash(_fields(track)) for track in tracks], "target": target_hashes,
+              "settings": settings, "model": model.hash,
               "engine": _engine_name(engine), "device": device, "views": views, "piece": pieces.PIECE,
               "weights": file_hash(weights) if settings["texture"] == "gan" else None}
     return checkpoint.Journal(work.place("result", inputs))

@@ -39,7 +39,7 @@ class Face:
 
 
 class FaceDetector:
-    """Finds faces and landmarks; holds dlib's two models, both loaded on construction.
+    """Finds faces and landmarks; holds dlib's models for that, loaded on construction, and its face descriptor.
 
     Raises
     ------
@@ -58,6 +58,7 @@ class FaceDetector:
         self._dlib = dlib
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(str(models / "shape_predictor_68_face_landmarks.dat"))
+        self._describer, self._describer_path = None, models / "dlib_face_recognition_resnet_model_v1.dat"
 
     def detect(self, image, window=None, scale=None):
         """Faces in an image, largest first.
@@ -115,6 +116,25 @@ class FaceDetector:
             shape = self._predictor(image, self._dlib.rectangle(*corners.tolist()))
             total += [(p.x, p.y) for p in shape.parts()]
         return total / min(jitter, len(JITTER)) + 0.5
+
+    def descriptor(self, image, landmarks):
+        """What tells people apart, by dlib's network; takes 75 ms. Its model is loaded when it is first asked for.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 RGB
+        landmarks : (68, 2) pixels, as `landmarks` gives them
+
+        Returns
+        -------
+        (128,) float64; two of one person are less than about 0.6 apart (Euclidean), of two people more
+        """
+        if self._describer is None:
+            self._describer = self._dlib.face_recognition_model_v1(str(self._describer_path))
+        points = [self._dlib.point(*p) for p in np.round(np.asarray(landmarks) - 0.5).astype(int).tolist()]
+        box = self._dlib.rectangle(*np.round(box_from_landmarks(np.asarray(landmarks))).astype(int).tolist())
+        shape = self._dlib.full_object_detection(box, self._dlib.points(points))
+        return np.array(self._describer.compute_face_descriptor(np.ascontiguousarray(image), shape))
 
 
 def box_from_landmarks(landmarks):

@@ -124,7 +124,7 @@ def errors(model, view, landmarks, shared, frame):
 
 
 def choose_face(faces, choice, path, option="--face"):
-    """The face that `choice` names: 'largest' or a number counted from 1, left to right.
+    """The face that `choice` names: 'largest', 'leftmost', 'rightmost' or a number counted from 1, left to right.
 
     option : the name under which the user gave the choice, for the message
 
@@ -137,6 +137,7 @@ def choose_face(faces, choice, path, option="--face"):
     if choice == "largest":
         return faces[0]
     ordered = sorted(faces, key=lambda f: f.centre[0])
+    choice = {"leftmost": "1", "rightmost": str(len(faces))}.get(choice, choice)
     if not choice.isdecimal() or not 1 <= int(choice) <= len(faces):
         there = "is 1 face; give 1" if len(faces) == 1 else f"are {len(faces)} faces; give 1 to {len(faces)}"
         raise InputError(f"{path}: {option} {choice}: there {there}, counted from the left, or 'largest'")
@@ -145,7 +146,7 @@ def choose_face(faces, choice, path, option="--face"):
 
 def taken(choice):
     """A choice of face in words, for a remark."""
-    return "the largest" if choice == "largest" else f"number {choice} from the left"
+    return f"number {choice} from the left" if choice.isdecimal() else f"the {choice}"
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip

@@ -1,4 +1,8 @@
-"""Follows one face through a clip: landmarks per frame, found in a patch turned upright around the last position."""
+"""Follows one face through a clip: landmarks per frame, found in a patch turned upright around the last position.
+
+That it is still the same person is looked at now and then, in every third frame while another face is near, and
+whenever a face comes back (fitting.identity). Frames that turn out to show somebody else are given up.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,12 +14,17 @@ from facemodel.errors import InputError
 from fitting import checkpoint
 from fitting.detection import box_from_landmarks, eye_distance
 from fitting.fit import choose_face
+from fitting.identity import STRANGER, Gallery
 
 PATCH, PATCH_FACE = 300, 130      # px: side of the upright patch, and of the face's box in it
 FULL_SEARCH_EVERY = 5             # frames between searches of the whole frame while no face is followed
 PATIENCE = 8                      # frames for which landmarks go on without the detector confirming them
 LIKENESS = 0.7                    # correlation with the frame before, below which an unconfirmed face is gone at once:
                                   # 0.89 to 1 over seven clips of moving faces, 0 to 0.55 where a clip cuts away
+JUMP = 0.85                       # correlation below which the face may have become somebody else's
+LOOK_AGAIN, IN_COMPANY = 25, 3    # frames between two looks at who it is; the latter while another face is near
+COMPANY = 15                      # frames for which a face that was near is thought to be
+STRIKES = 2                       # looks in a row after which it is believed that it is somebody else
 LOOK = 26                         # px: side of the small grey picture of the face that is compared
 
 
@@ -68,9 +77,13 @@ def _likeness(a, b):
 
 
 class Follower:
-    """Steps through the frames of a clip in order."""
+    """Steps through the frames of a clip in order.
 
-    _REMEMBERED = ("_last", "_before", "_memory", "_misses", "_wait", "face_count")
+    face_count : int, faces in the first frame that shows any, 0 before
+    retracted : int, how many of the frames before the last one showed somebody else, as became clear in it
+    """
+
+    _REMEMBERED = ("_last", "_before", "_memory", "_misses", "_wait", "_company", "_unseen", "_strikes", "face_count")
 
     def __init__(self, detector, choice="largest", path="clip"):
         self._detector, self._choice, self._path = detector, choice, path
@@ -79,39 +92,66 @@ class Follower:
         self._memory = None             # where the face was when it was lost
         self._misses = 0
         self._wait = 0
-        self.face_count = 0
+        self._gallery = Gallery()
+        self._company = 0               # frames for which another face is still thought to be near
+        self._unseen = 0                # frames since it was last seen who this is, or since the picture jumped
+        self._strikes = 0
+        self.face_count = self.retracted = 0
 
     def step(self, image):
         """Landmarks (68, 2) float64 of the next frame or None, and whether the detector confirmed them."""
+        self.retracted = 0
         if self._last is None:
             return self._search(image)
         patch, inverse = _patch(image, self._last)
         faces = self._detector.detect(patch, scale=1.0)
         middle = np.array([PATCH / 2, PATCH / 2])
-        faces = [f for f in faces if np.linalg.norm(f.centre - middle) < 0.5 * PATCH_FACE]
-        if faces:
-            box = min(faces, key=lambda f: np.linalg.norm(f.centre - middle)).box
+        near = [f for f in faces if np.linalg.norm(f.centre - middle) < 0.5 * PATCH_FACE]
+        self._company = COMPANY if len(faces) > bool(near) else max(0, self._company - 1)
+        back = bool(near) and self._misses > 0
+        if near:
+            box = min(near, key=lambda f: np.linalg.norm(f.centre - middle)).box
             self._misses = 0
         else:
             box = np.array([PATCH - PATCH_FACE, PATCH - PATCH_FACE, PATCH + PATCH_FACE, PATCH + PATCH_FACE]) / 2
             self._misses += 1
-        cut_away = not faces and _likeness(_look(patch), self._before) < LIKENESS
-        if cut_away or self._misses > PATIENCE:
-            self._memory, self._last, self._wait = self._last, None, 0
-            return self._search(image)
+        likeness = _likeness(_look(patch), self._before)
+        if (not near and likeness < LIKENESS) or self._misses > PATIENCE:
+            return self._lose(image)
         marks = self._detector.landmarks(patch, box, jitter=5)
         marks = marks @ inverse[:, :2].T + inverse[:, 2]
+        self._unseen = self._unseen + 1 if likeness >= JUMP else 1
+        due = self._unseen >= (IN_COMPANY if self._company else LOOK_AGAIN)
+        if (back or due or self._strikes or likeness < JUMP) and not self._recognised(image, marks):
+            self.retracted = min(self._unseen, IN_COMPANY + STRIKES) - 1
+            return self._lose(image)
         self._remember(image, marks)
-        return marks, bool(faces)
+        return marks, bool(near)
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint)."""
-        return {name: getattr(self, name) for name in self._REMEMBERED}
+        return {name: getattr(self, name) for name in self._REMEMBERED} | {"views": self._gallery.views}
 
     def restore(self, state):
         """Goes on from a state."""
         for name in self._REMEMBERED:
             setattr(self, name, state[name])
+        self._gallery = Gallery(state["views"])
+
+    def _recognised(self, image, marks):
+        """Whether this may still be the same person: False after STRIKES looks in a row at somebody else."""
+        seen = self._detector.descriptor(image, marks)
+        if self._gallery.distance(seen) >= STRANGER:
+            self._strikes += 1
+            return self._strikes < STRIKES
+        if not self._company:
+            self._gallery.learn(seen)
+        self._unseen = self._strikes = 0
+        return True
+
+    def _lose(self, image):
+        self._memory, self._last, self._wait = self._last, None, 0
+        return self._search(image)
 
     def _remember(self, image, marks):
         self._last, self._before = marks, _look(_patch(image, marks)[0])
@@ -121,20 +161,29 @@ class Follower:
         if self._wait > 0:
             return None, False
         faces = self._detector.detect(image)
+        self._wait = FULL_SEARCH_EVERY
         if not faces:
-            self._wait = FULL_SEARCH_EVERY
             return None, False
-        if self._memory is not None:
-            size, centre = eye_distance(self._memory), self._memory.mean(axis=0)
-            face = min(faces, key=lambda f: np.linalg.norm(f.centre - centre))
-            if np.linalg.norm(face.centre - centre) > 6 * size and len(faces) == 1 and face.size < size:
-                return None, False          # somebody far away is not the face that left
-        else:
+        if self._memory is None:
             self.face_count = len(faces)
-            face = choose_face(faces, self._choice, self._path)
-        self._misses = 0
-        self._remember(image, self._detector.landmarks(image, face.box))
-        return self._last, True
+            marks = self._detector.landmarks(image, choose_face(faces, self._choice, self._path).box)
+            self._gallery.learn(self._detector.descriptor(image, marks))
+        else:
+            marks = self._known(image, faces)
+            if marks is None:
+                return None, False
+        self._company = COMPANY if len(faces) > 1 else 0
+        self._misses = self._unseen = self._strikes = 0
+        self._remember(image, marks)
+        return marks, True
+
+    def _known(self, image, faces):
+        """Landmarks of the face that was lost, or None when it is not among these; of two alike, the nearer."""
+        found = [self._detector.landmarks(image, face.box) for face in faces]
+        unlike = np.array([self._gallery.distance(self._detector.descriptor(image, marks)) for marks in found])
+        alike = np.flatnonzero(unlike < min(STRANGER, unlike.min() + 0.1))
+        return min((found[k] for k in alike), default=None,
+                   key=lambda marks: np.linalg.norm(marks.mean(axis=0) - self._memory.mean(axis=0)))
 
 
 def follow(frames, detector, choice="largest", path="clip", progress=None, journal=None):
@@ -152,24 +201,29 @@ def follow(frames, detector, choice="largest", path="clip", progress=None, journ
     ------
     InputError : when no frame shows a face
     """
-    follower, landmarks, confirmed = Follower(detector, choice, path), [], []
+    follower, landmarks, confirmed, gone = Follower(detector, choice, path), [], [], []
     for piece in journal.pieces() if journal else ():
         landmarks.extend(piece["landmarks"])
         confirmed.extend(piece["confirmed"].tolist())
+        gone.extend(piece["gone"].tolist())
         follower.restore(journal.state)
+    kept = len(gone)
     for image in frames:
         marks, sure = follower.step(image)
+        gone.extend(range(len(landmarks) - follower.retracted, len(landmarks)))
         landmarks.append(np.full((68, 2), np.nan, np.float32) if marks is None else marks.astype(np.float32))
         confirmed.append(bool(sure))
         if journal and len(confirmed) % checkpoint.EVERY == 0:
             new = slice(-checkpoint.EVERY, None)
-            journal.append({"landmarks": np.array(landmarks[new]), "confirmed": np.array(confirmed[new])},
-                           follower.state())
+            journal.append({"landmarks": np.array(landmarks[new]), "confirmed": np.array(confirmed[new]),
+                            "gone": np.array(gone[kept:], int)}, follower.state())
+            kept = len(gone)
         if progress:
             progress()
     # landmarks that the detector never confirmed again were already wandering
     confirmed = np.array(confirmed, bool)
     landmarks = np.array(landmarks)
+    confirmed[gone], landmarks[gone] = False, np.nan
     run = 0
     for t in range(len(confirmed)):
         run = 0 if confirmed[t] else run + 1

@@ -24,8 +24,11 @@ class UnfinishedTrack:
         known = self._load("landmarks.npz")
         if known is not None:
             return Following(**known["following"]), known["damage"]
-        following, damage = read(self._journal("landmarks"))
+        journal = self._journal("landmarks")
+        following, damage = read(journal)
         self._save("landmarks.npz", {"following": asdict(following), "damage": damage})
+        if journal is not None:
+            journal.clear()                     # all of it is in landmarks.npz now
         return following, damage
 
     def person(self, fit):

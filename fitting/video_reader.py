@@ -95,11 +95,11 @@ WHOLE = Span()
 class VideoReader:
     """Decodes a video once, from start to end, one frame in memory at a time (besides the decoder's own few).
 
-    Use it as a context manager and iterate over it. Frames come in order of presentation. Where the stream is damaged
-    or ends early, the frames before the damage are delivered, iteration ends normally, and `damage` says what is
-    wrong in a sentence that names the file; it is None after a whole file. (Wrong bytes that the decoder takes for
-    picture data cannot be noticed.) Timestamps that are missing or do not increase, as in some AVI files, are replaced
-    by the previous one plus a frame's duration.
+    Use it as a context manager and iterate over it. Frames come in order of presentation. Frames that can't be decoded
+    are left out, those behind them keep their times; where the file ends early or can't be read on, the frames before
+    are delivered and iteration ends normally. `damage` then says what is wrong in a sentence that names the file; it is
+    None after a whole file. (Wrong bytes that the decoder takes for picture data cannot be noticed.) Timestamps that
+    are missing or do not increase, as in some AVI files, are replaced by the previous one plus a frame's duration.
 
     With a `span` only its frames come, counted as in the whole clip. Those before it are decoded, because only that
     tells reliably which frame is which, but nothing is computed from them; what lies behind it is not read.
@@ -179,25 +179,43 @@ class VideoReader:
             self.damage = f"{self.path} is cut off after {index}{of} frames; copy or export it again for the rest"
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """Yield decoded frames; note the first damage after the first frame in `damage` and end there."""
-        count = 0
+        """Yield decoded frames; skip what can't be decoded and note it in `damage`."""
+        count, bad, partly, reason = 0, None, 0, ""
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
+            except av.error.FFmpegError as error:       # the file itself can't be read on
+                self.damage = f"{self.path} is damaged after {count} frames ({error.strerror}); the rest was not read"
+                yield from self._drain()
+                return
+            try:
                 frames = packet.decode() if packet is not None else []
             except av.error.FFmpegError as error:
                 if count == 0 and isinstance(error, av.error.InvalidDataError):
                     continue  # streams that were cut from a broadcast start before their first whole picture
-                self.damage = f"{self.path} is damaged after {count} frames ({error.strerror}); the rest was not read"
-                packet, frames = None, self._drain()
-                count += len(frames)
-                yield from frames
-                return
+                if bad is None:
+                    bad, reason = count, error.strerror
+                continue
             count += len(frames)
+            partly += sum(frame.is_corrupt for frame in frames)
+            if packet is None or bad is not None or partly:
+                self.damage = self._damage(bad, count, partly, reason)
             yield from frames
             if packet is None:
                 return
+
+    def _damage(self, bad: int | None, count: int, partly: int, reason: str) -> str | None:
+        """Say what was lost, or None; `bad` frames came before the first damage, `count` in all, `partly` show it."""
+        said = []
+        if bad == count:
+            return f"{self.path} is damaged after {count} frames ({reason}); nothing behind it could be read"
+        if bad is not None:
+            of = f", {count} of {self._stream.frames}" if self._stream.frames > count else ""
+            said.append(f"behind frame {bad} some could not be read ({reason}), the others were{of}")
+        if partly:
+            said.append(f"{partly} frames show damage")
+        return f"{self.path} is damaged: {'; '.join(said)}" if said else None
 
     def _drain(self) -> list[av.VideoFrame]:
         try:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 import assets
@@ -105,6 +106,29 @@ def two_faces(path: Path, count: int = 6) -> Path:
     return write_clip(path, [side_by_side(p, p[:, ::-1][:, 40:]) for p in demo_frames(count)])
 
 
+@lru_cache
+def stranger(size: int = 240) -> np.ndarray:
+    """The head of somebody else than the demo clip's, a still: (size, size, 3) uint8, read-only."""
+    picture = cv2.cvtColor(cv2.imread(str(assets.path("demo/nobody.png"))), cv2.COLOR_BGR2RGB)
+    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    picture.flags.writeable = False
+    return picture
+
+
+def crossing(index: int, count: int) -> tuple[np.ndarray, float, float]:
+    """Two people who change places, the demo clip's, from left to right, in front of `stranger`.
+
+    Returns the picture (300, 640, 3) uint8 of frame `index` of `count`, and the middles of their faces in x.
+    """
+    share = np.clip((index - 4) / (count - 9), 0, 1)
+    walker, other = demo_frames(index + 1)[index][40:340, 160:420], stranger()
+    left, right = round(380 * share), round(400 * (1 - share))
+    picture = grey(300, 640)
+    picture[30:270, right:right + 240] = other
+    picture[:, left:left + 260] = walker
+    return picture, left + 130, right + 120
+
+
 def with_index_in_front(path: Path, source: Path) -> Path:
     """Copies the packets of a clip into an MP4 whose index comes first, so that a cut file can still be opened."""
     with av.open(str(source)) as old, av.open(str(path), "w", container_options={"movflags": "faststart"}) as new:
@@ -121,6 +145,18 @@ def truncated(path: Path, source: Path, share: float = 0.6) -> Path:
     """The first part of a clip's bytes, with its index in front."""
     data = with_index_in_front(path, source).read_bytes()
     path.write_bytes(data[:int(len(data) * share)])
+    return path
+
+
+def spoilt(path: Path, source: Path, which, share: float = 1.0) -> Path:
+    """A clip in which the last `share` of the bytes of some packets, counted from 0, are zeros."""
+    with av.open(str(source)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(source.read_bytes())
+    for place, size in (packets[k] for k in which):
+        gone = round(share * size)
+        data[place + size - gone:place + size] = bytes(gone)
+    path.write_bytes(data)
     return path
 
 

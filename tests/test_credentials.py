@@ -137,6 +137,23 @@ def test_the_manifest_says_what_it_is_and_from_what(signed, inputs):
     assert str(Path(inputs["source"]).parent) not in json.dumps(store)
 
 
+def test_every_photo_is_named(marked, trial, inputs, tmp_path):
+    """Of several faces; a virtual one is no file."""
+    other = tmp_path / "other.png"
+    other.write_bytes(PHOTO.read_bytes()[:-1])
+    path = copy(marked / "out.mp4", tmp_path)
+    sign(path, *trial[:2], {**inputs, "target_2": str(other), "target_2_sha256": "2" * 64,
+                            "target_3": "virtual face, seed 3", "target_3_sha256": "virtual face, seed 3"})
+    with c2pa.Reader(path) as reader:
+        store = json.loads(reader.json())
+        assert reader.get_validation_state() == "Valid"
+    manifest = store["manifests"][store["active_manifest"]]
+    found = [(i["title"], i["relationship"], i["description"]) for i in manifest["ingredients"]]
+    assert found[1:] == [(PHOTO.name, "componentOf", f"SHA-256 {inputs['target_sha256']}"),
+                         ("other.png", "componentOf", "SHA-256 " + "2" * 64)]
+    assert str(tmp_path) not in json.dumps(store)
+
+
 def test_verify_says_by_whom_as_far_as_it_knows(capsys, signed, trial, tmp_path):
     assert run(compositing.verify.main, signed) == 0
     printed = capsys.readouterr().out

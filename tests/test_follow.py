@@ -1,8 +1,10 @@
 """Following one face through a clip, and the choice of key frames."""
+import cv2
 import numpy as np
 import pytest
 
 from facemodel.errors import InputError
+from fitting import checkpoint
 from fitting.detection import FaceDetector, eye_distance
 from fitting.follow import FULL_SEARCH_EVERY, PATIENCE, Following, choose_key_frames, follow
 from tests import clips
@@ -121,3 +123,54 @@ def test_key_frames_span_the_expressions_and_leave_out_what_is_not_sure():
     keys = choose_key_frames(following, 2)
     assert 7 in keys and 12 not in keys
     assert sorted(choose_key_frames(following, 99)) == [t for t in range(20) if t not in (3, 12)]
+
+
+@pytest.fixture(scope="module")
+def crossing():
+    """Pictures, and the middles in x of the two faces, (F, 2)."""
+    shown = [clips.crossing(t, 40) for t in range(40)]
+    return [s[0] for s in shown], np.array([s[1:] for s in shown])
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_two_people_change_places(detector, crossing, who):
+    """Each is followed to where he goes; the one behind is gone while he is hidden, and nobody takes his place."""
+    pictures, middles = crossing
+    following = follow(pictures, detector, str(who + 1))
+    x = following.landmarks[..., 0].mean(axis=1)
+    there = seen(following)
+    assert (np.abs(x - middles[:, who])[there] < 40).all()
+    apart = np.abs(middles[:, 0] - middles[:, 1]) > 260
+    assert there[apart].mean() > 0.75 and there[[0, -1]].all()
+    assert following.face_count == 2
+    if who == 0:
+        assert there.all()
+    else:
+        assert not there[np.abs(middles[:, 0] - middles[:, 1]) < 60].any()
+
+
+def test_a_cut_to_somebody_else(detector):
+    """In the same place: the first frames of him that were taken for the other's are given up."""
+    picture = np.asarray(clips.stranger())
+    own = [cv2.resize(p[40:340, 140:440], (240, 240)) for p in clips.demo_frames(8)]
+    there = seen(follow([*own, *[picture] * 10, *own], detector))
+    assert there[:8].all() and not there[8:18].any() and there[17 + FULL_SEARCH_EVERY:].all()
+
+
+def test_stopped_in_the_midst_of_a_crossing(detector, crossing, tmp_path, monkeypatch):
+    """What is remembered of the person, and frames given up after they were kept, survive."""
+    monkeypatch.setattr(checkpoint, "EVERY", 3)
+    pictures, _ = crossing
+    whole = follow(pictures, detector, "2")
+    for stop in (14, 17, 20):
+        follow(pictures[:stop], detector, "2", journal=checkpoint.Journal(tmp_path / str(stop)))
+        journal = checkpoint.Journal(tmp_path / str(stop))
+        rest = follow(pictures[3 * journal.count:], detector, "2", journal=journal)
+        np.testing.assert_array_equal(rest.landmarks, whole.landmarks)
+        np.testing.assert_array_equal(rest.confirmed, whole.confirmed)
+
+
+def test_the_leftmost_and_the_rightmost(detector, two_faces):
+    for choice, left in (("leftmost", True), ("rightmost", False)):
+        x = follow(two_faces[:2], detector, choice).landmarks[..., 0].mean(axis=1)
+        assert ((x < 360) == left).all()

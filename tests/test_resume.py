@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from compositing.workdir import WorkDir, program, remove_leftovers
+from compositing.workdir import WorkDir, kept_fit, program, remove_leftovers
 from facemodel.errors import InputError
+from fitting.solver import NUMBA
 from tests import clips
+from tests.test_trackfile import some_track
 
 ROOT = Path(__file__).parents[1]
 # small pieces, quick fits, and a process that kills itself before its n-th rename
@@ -140,6 +143,29 @@ def test_a_folder_that_is_not_ours_or_in_use(tmp_path):
         pass
     with WorkDir(tmp_path / "v"), pytest.raises(InputError, match="another run"), WorkDir(tmp_path / "v"):
         pass
+
+
+def test_a_photo_is_fitted_once(model, tmp_path):
+    """For each photo, face and model; another photo leaves the first one's fit alone."""
+    fits = []
+
+    def kept(photo, face="largest"):
+        def fit():
+            fits.append((photo, face))
+            return some_track(model, frames=1), 2
+
+        with WorkDir(tmp_path / "w", keep=True) as work:
+            track, count = kept_fit(work, model, photo, face, NUMBA, fit)
+            work.finish()
+        assert count == 2
+        return track
+
+    first = kept("a")
+    kept("b")
+    np.testing.assert_array_equal(kept("a").identity, first.identity)
+    kept("a", "1")
+    assert fits == [("a", "largest"), ("b", "largest"), ("a", "1")]
+    assert len(list((tmp_path / "w").glob("fit_*"))) == 3
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):

@@ -13,6 +13,7 @@ import compositing.pieces
 import compositing.replace
 import fitting.fit
 import fitting.track
+from compositing.video_writer import VideoWriter
 from fitting import commands
 from fitting.trackfile import load_track, save_track
 from tests import clips
@@ -170,3 +171,29 @@ def test_a_work_folder_keeps_the_track_and_an_interrupted_result(capsys, clip, t
     assert (tmp_path / "again.mp4").read_bytes() == out.read_bytes()
     assert run(clip, "-o", out, "--work", work, "--no-resume") == 1          # would track: track_clip is None here
     assert "TypeError" in capsys.readouterr().err and not list(work.glob("track_*"))
+
+
+def test_a_disk_that_fills_up(capsys, clip, track, tmp_path, monkeypatch):
+    """One line that says where the work is; with room again the same command gives the bytes of a run with room."""
+    monkeypatch.setattr(compositing.pieces, "PIECE", 5)
+    common, out = [clip, "--track", track, "-o"], tmp_path / "out.mp4"
+    assert run(*common, tmp_path / "whole.mp4") == 0
+    mux, room = VideoWriter._mux_one, 12
+
+    def until_full(self, *args):
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise OSError(28, "No space left on device")
+        mux(self, *args)
+
+    monkeypatch.setattr(VideoWriter, "_mux_one", until_full)
+    capsys.readouterr()
+    assert run(*common, out) == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and "No space left on device" in error and "out.mp4.work for the next" in error
+    assert not out.exists() and len(list(tmp_path.glob("out.mp4.work/result_*/piece_*"))) == 2
+    monkeypatch.setattr(VideoWriter, "_mux_one", mux)
+    assert run(*common, out) == 0
+    assert out.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert not list(tmp_path.glob("*.work")) and not list(tmp_path.glob(".*"))

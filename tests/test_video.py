@@ -13,6 +13,7 @@ from compositing.video_writer import VideoWriter, compose_yuv
 from facemodel.errors import InputError
 from fitting.video_reader import VideoReader, probe, read_frames
 from fitting.yuv import Colour, Planes
+from tests import clips
 from tests.clips import NTSC, pattern
 
 
@@ -333,6 +334,26 @@ def test_damage_in_the_middle(tmp_path):
         assert 5 < writer.frames_written < 60
         assert "damaged" in reader.damage
     assert len(times(tmp_path / "out.mp4")) == writer.frames_written
+
+
+@pytest.mark.parametrize(("which", "share", "lost", "words"), [
+    ([20], 1, {20}, "behind frame 20 some could not be read"),
+    ([20, 21, 30], 1, {20, 21, 30}, "57 of 60"),
+    ([20, 25], 0.5, set(), "2 frames show damage")])
+def test_frames_that_cannot_be_read_are_left_out_and_nothing_else(tmp_path, which, share, lost, words):
+    """The others have their own times; two readings agree; the words name the file."""
+    pictures = [clips.pattern(t, 96, 64) for t in range(60)]
+    source = clips.write_clip(tmp_path / "in.mp4", pictures, clips.NTSC, gop=40)
+    bad, whole = clips.spoilt(tmp_path / "bad.mp4", source, which, share), times(source)
+    seen = []
+    for _ in range(2):
+        with VideoReader(bad) as reader:
+            frames = list(reader)
+        assert [f.index for f in frames] == list(range(60 - len(lost)))
+        assert [f.pts * f.time_base for f in frames] == [t for k, t in enumerate(whole) if k not in lost]
+        assert "bad.mp4 is damaged" in reader.damage and words in reader.damage
+        seen.append([f.rgb.tobytes() for f in frames])
+    assert seen[0] == seen[1]
 
 
 def test_output_errors(tmp_path):
