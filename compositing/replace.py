@@ -46,6 +46,7 @@ from compositing.retarget import (
     target_from_photo,
     texture_size_for,
 )
+from compositing.tone import SKIN, ToneMatch
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
 from compositing.workdir import WorkDir, kept_fit, kept_track, remove_leftovers, result_journal, told_where
@@ -67,8 +68,6 @@ from texgan.transfer import METHODS, static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
-GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
-GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's
 
 
 @dataclass(frozen=True)
@@ -92,18 +91,20 @@ class Compositor:
     source_neutral : fitting.lift.Texture, the source's neutral one, for methods that need the source
     cost, smoothness : of compositing.graph_cut
     timer : StageTimer that the stages are added to
+    skin : whose tone the face has, one of compositing.tone.SKIN
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None, inspect=False):
+                 timer=None, skin="auto", inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
-        self._skin = ~self._inner & (model.regions["face"][model.coarse_index] > 0.9)
+        nodes = model.coarse_index
+        self._tone = ToneMatch(model.uv[nodes], ~self._inner & (model.regions["face"][nodes] > 0.9), self._outer, skin)
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
-        self._waiting, self._gain, self._broken = deque(), None, True
+        self._waiting, self._broken = deque(), True
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
         self._inspect, self._shown = inspect, None
@@ -140,12 +141,13 @@ class Compositor:
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
-        return {"gain": self._gain, "broken": self._broken, "labeller": self._labeller.state(),
+        return {"tone": self._tone.state(), "broken": self._broken, "labeller": self._labeller.state(),
                 "textures": self._textures.state()}
 
     def restore(self, state):
         """Goes on from a state of a compositor of the same settings."""
-        self._gain, self._broken = state["gain"], state["broken"]
+        self._broken = state["broken"]
+        self._tone.restore(state["tone"])
         self._labeller.restore(state["labeller"])
         self._textures.restore(state["textures"])
 
@@ -167,16 +169,15 @@ class Compositor:
         xy = rendering.posed.xy[nodes] - np.float32([left, top])
         source, target = seam.sample(crop, xy), seam.sample(rendering.rgb, xy)
         visible = seam.visible_vertices(rendering, nodes)
-        gain = seam.colour_gain(source, target, visible & self._skin)
-        if self._gain is None:
-            self._gain = gain
-        self._gain = GAIN_MEMORY * self._gain + (1 - GAIN_MEMORY) * gain
-        factor = (self._gain ** GAIN_STRENGTH).astype(np.float32)
-        np.clip(rendering.rgb * factor, 0, 1, out=rendering.rgb)
-        target = np.clip(target * factor, 0, 1)
+        if self._broken:
+            self._tone.reset()
+        gain = self._tone.gain(source, target, visible)
+        seam.tint(self._model, rendering, gain)
+        target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
+        reach = seam.reach(source, target)
         labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
-                                     reset=self._broken)
+                                     cost_source=reach, reset=self._broken)
         self._broken = False
         return labels
 
@@ -227,7 +228,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
                  engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None, end=None,
-                 compare=None, debug=None, work=None):
+                 compare=None, debug=None, work=None, skin="auto"):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -253,6 +254,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     start, end : fitting.span.Edge or None, the part in which the face is replaced; other frames are passed through
     compare, debug : optional paths of further videos, see compositing.views
     work : compositing.workdir.WorkDir, open, in which unfinished work is found and kept; default none
+    skin : whose tone the face has, one of compositing.tone.SKIN
 
     Returns
     -------
@@ -300,13 +302,13 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     if method is not static:
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
-    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer,
+    compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin,
                             inspect=debug is not None)
     labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks, track.frame_index[0])
     replaced = np.zeros(len(track), bool)
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
                 "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+                "seam_smoothness": smoothness, "skin": skin, "texture_size": person.texture.rgb.shape[0], "crf": crf,
                 "label": label_text, "start": start and start.text, "end": end and end.text}
     journal = result_journal(work, model, track, target_hash, settings, weights, engine, device,
                              [compare is not None, debug is not None])
@@ -389,6 +391,9 @@ def build_parser():
     parser.add_argument("--seam", choices=COSTS, default="between",
                         help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' "
                              "each, eq. 9 (default: %(default)s)")
+    parser.add_argument("--skin", choices=SKIN, default="auto",
+                        help="whose tone the face has inside, at its border it is always the source's: the 'target's, "
+                             "the 'source's, or the target's as far as the neck allows ('auto', default)")
     parser.add_argument("--start", metavar="T",
                         help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
                              "the first frame")
@@ -468,7 +473,8 @@ def main(argv=None):
                               target_face=args.target_face, virtual=args.virtual, track_path=args.track,
                               cost=args.seam, crf=args.crf, weights=args.weights,
                               device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
-                              start=start, end=end, compare=args.compare, debug=args.debug, work=work)
+                              start=start, end=end, compare=args.compare, debug=args.debug, work=work,
+                              skin=args.skin)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
