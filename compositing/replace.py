@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from compositing import credentials, labelling, seam, views
 from compositing.graph_cut import COSTS, SeamLabeller
 from compositing.performer import TexturePerformer
 from compositing.pieces import composite_pieces
+from compositing.presence import Mask, presence
 from compositing.report import (
     StageTimer,
     build_report,
@@ -46,6 +47,7 @@ from compositing.retarget import (
     target_from_photo,
     texture_size_for,
 )
+from compositing.sharpness import SharpnessMatch
 from compositing.tone import SKIN, ToneMatch
 from compositing.video_writer import SUFFIXES, VideoWriter
 from compositing.virtual import check_seed, virtual_face
@@ -72,11 +74,16 @@ NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that waits for its labels, with its rendering, and its texture if it will be shown."""
+    """A frame that waits for its labels, with its rendering, its texture if it will be shown, and what limits both.
+
+    presence : float, weight of the target; keep : (H, W) float32, weight of painting in each pixel, or None for 1
+    """
 
     frame: VideoFrame
     rendering: Rendering
     texture: np.ndarray | None = None
+    presence: float = 1.0
+    keep: np.ndarray | None = None
 
 
 class Compositor:
@@ -92,11 +99,12 @@ class Compositor:
     cost, smoothness : of compositing.graph_cut
     timer : StageTimer that the stages are added to
     skin : whose tone the face has, one of compositing.tone.SKIN
+    mask : optional compositing.presence.Mask of what is never painted
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None, skin="auto", inspect=False):
+                 timer=None, skin="auto", mask=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
@@ -104,6 +112,7 @@ class Compositor:
         self._tone = ToneMatch(model.uv[nodes], ~self._inner & (model.regions["face"][nodes] > 0.9), self._outer, skin)
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
+        self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)
         self._waiting, self._broken = deque(), True
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
@@ -127,8 +136,9 @@ class Compositor:
             self._textures.reset()
             return
         with self._timer("seam"):
-            labels = self._label(frame, rendering)
-        self._waiting.append(_Waiting(frame, rendering, self._shown))
+            keep = self._mask and self._mask.keep(frame.index)
+            labels = self._label(frame, rendering, keep)
+        self._waiting.append(_Waiting(frame, rendering, self._shown, float(self._presence[t]), keep))
         yield from self._finish(labels)
 
     def flush(self):
@@ -141,13 +151,14 @@ class Compositor:
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
-        return {"tone": self._tone.state(), "broken": self._broken, "labeller": self._labeller.state(),
-                "textures": self._textures.state()}
+        return {"tone": self._tone.state(), "sharpness": self._sharpness.state(), "broken": self._broken,
+                "labeller": self._labeller.state(), "textures": self._textures.state()}
 
     def restore(self, state):
         """Goes on from a state of a compositor of the same settings."""
         self._broken = state["broken"]
         self._tone.restore(state["tone"])
+        self._sharpness.restore(state["sharpness"])
         self._labeller.restore(state["labeller"])
         self._textures.restore(state["textures"])
 
@@ -162,7 +173,7 @@ class Compositor:
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
                           self._seat)
 
-    def _label(self, frame, rendering):
+    def _label(self, frame, rendering, keep):
         left, top, right, bottom = rendering.window
         nodes = self._model.coarse_index
         crop = frame.rgb[top:bottom, left:right].astype(np.float32) / 255
@@ -171,8 +182,12 @@ class Compositor:
         visible = seam.visible_vertices(rendering, nodes)
         if self._broken:
             self._tone.reset()
-        gain = self._tone.gain(source, target, visible)
+            self._sharpness.reset()
+        free = visible if keep is None else visible & (seam.sample(keep[top:bottom, left:right], xy) > 0.5)
+        gain = self._tone.gain(source, target, free)
         seam.tint(self._model, rendering, gain)
+        inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5
+        rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
         reach = seam.reach(source, target)
@@ -186,7 +201,9 @@ class Compositor:
             waiting = self._waiting.popleft()
             with self._timer("blend"):
                 left, top, right, bottom = waiting.rendering.window
-                alpha = seam.blend_alpha(label, self._model, waiting.rendering)
+                alpha = seam.blend_alpha(label, self._model, waiting.rendering) * np.float32(waiting.presence)
+                if waiting.keep is not None:
+                    alpha *= waiting.keep[top:bottom, left:right]
                 picture = waiting.frame.rgb.astype(np.float32) / 255
                 window = picture[top:bottom, left:right]
                 picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
@@ -228,7 +245,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True, timer=None,
                  engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None, end=None,
-                 compare=None, debug=None, work=None, skin="auto"):
+                 compare=None, debug=None, work=None, skin="auto", mask=None):
     """Replaces a face in a video; writes `out` and `out`.report.json.
 
     Parameters
@@ -255,6 +272,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     compare, debug : optional paths of further videos, see compositing.views
     work : compositing.workdir.WorkDir, open, in which unfinished work is found and kept; default none
     skin : whose tone the face has, one of compositing.tone.SKIN
+    mask : optional path of a video of the source's size, white where nothing is painted
 
     Returns
     -------
@@ -268,6 +286,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     out = Path(out)
     info, known = probe(source), None             # says what is wrong with the video before any work is done
     labelling.check_label(label_text, info.height, info.width)
+    held = Mask(mask, source) if mask is not None else nullcontext()
     span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     if track_path is not None and Path(track_path).is_file():
@@ -303,12 +322,13 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, source, source_size)
     compositor = Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin,
-                            inspect=debug is not None)
+                            mask=held if mask is not None else None, inspect=debug is not None)
     labeller = labelling.Labeller(label_text, info.height, info.width, track.landmarks, track.frame_index[0])
     replaced = np.zeros(len(track), bool)
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,
                 "target_face": target_face, "virtual": virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "skin": skin, "texture_size": person.texture.rgb.shape[0], "crf": crf,
+                "seam_smoothness": smoothness, "skin": skin, "mask": mask and file_hash(mask),
+                "texture_size": person.texture.rgb.shape[0], "crf": crf,
                 "label": label_text, "start": start and start.text, "end": end and end.text}
     journal = result_journal(work, model, track, target_hash, settings, weights, engine, device,
                              [compare is not None, debug is not None])
@@ -321,6 +341,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     done = 0 if journal is None or not journal.count else journal.state["end"]
     with VideoReader(source, Span(done)) as reader:
         with ExitStack() as stack:
+            stack.enter_context(held)
             writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **quality, **options))
             shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks,
                                                            **options))
@@ -394,6 +415,9 @@ def build_parser():
     parser.add_argument("--skin", choices=SKIN, default="auto",
                         help="whose tone the face has inside, at its border it is always the source's: the 'target's, "
                              "the 'source's, or the target's as far as the neck allows ('auto', default)")
+    parser.add_argument("--mask", type=Path, metavar="VIDEO",
+                        help="a video of the source's size, frame by frame beside it, white where nothing is ever "
+                             "painted: a hand, a microphone")
     parser.add_argument("--start", metavar="T",
                         help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
                              "the first frame")
@@ -474,7 +498,7 @@ def main(argv=None):
                               cost=args.seam, crf=args.crf, weights=args.weights,
                               device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
                               start=start, end=end, compare=args.compare, debug=args.debug, work=work,
-                              skin=args.skin)
+                              skin=args.skin, mask=args.mask)
     for remark in report["remarks"]:
         print(remark)
     stages = ", ".join(f"{k} {v:.0f}" for k, v in report["milliseconds_per_frame"].items())
