@@ -9,6 +9,7 @@ from compositing import credentials, labelling
 from compositing.graph_cut import COSTS
 from compositing.pairs import Pair, parse_pairs
 from compositing.report import report_path
+from compositing.tone import SKIN
 from compositing.video_writer import SUFFIXES
 from compositing.virtual import check_seed
 from compositing.workdir import WorkDir
@@ -45,6 +46,12 @@ def build_parser(description=None):
     parser.add_argument("--seam", choices=COSTS, default="between",
                         help="what a seam costs: the difference 'between' the pictures (Kwatra et al.) or 'within' "
                              "each, eq. 9 (default: %(default)s)")
+    parser.add_argument("--skin", choices=SKIN, default="auto",
+                        help="whose tone the face has inside, at its border it is always the source's: the 'target's, "
+                             "the 'source's, or the target's as far as the neck allows ('auto', default)")
+    parser.add_argument("--mask", type=Path, metavar="VIDEO",
+                        help="a video of the source's size, frame by frame beside it, white where nothing is ever "
+                             "painted: a hand, a microphone")
     parser.add_argument("--start", metavar="T",
                         help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
                              "the first frame")

@@ -31,6 +31,7 @@ from compositing.graph_cut import SeamLabeller
 from compositing.pairs import Pair, check_faces, report_of_faces
 from compositing.performer import TexturePerformer
 from compositing.pieces import composite_pieces
+from compositing.presence import Mask, presence
 from compositing.report import (
     StageTimer,
     build_report,
@@ -50,6 +51,8 @@ from compositing.retarget import (
     texture_size_for,
 )
 from compositing.several import Faces
+from compositing.sharpness import SharpnessMatch
+from compositing.tone import ToneMatch
 from compositing.video_writer import VideoWriter
 from compositing.virtual import virtual_face
 from compositing.workdir import kept_fit, kept_track, remove_leftovers, result_journal, told_where
@@ -71,17 +74,20 @@ from texgan.transfer import static, transfer_method
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
-GAIN_MEMORY = 0.95            # share of the colour gain that is kept from frame to frame
-GAIN_STRENGTH = 0.8           # 1 brings the skin's mean to the source's, 0 leaves the target's
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that waits for its labels, with its rendering, and its texture if it will be shown."""
+    """A frame that waits for its labels, with its rendering, its texture if it will be shown, and what limits both.
+
+    presence : float, weight of the target; keep : (H, W) float32, weight of painting in each pixel, or None for 1
+    """
 
     frame: VideoFrame
     rendering: Rendering
     texture: np.ndarray | None = None
+    presence: float = 1.0
+    keep: np.ndarray | None = None
 
 
 class Compositor:
@@ -96,18 +102,22 @@ class Compositor:
     source_neutral : fitting.lift.Texture, the source's neutral one, for methods that need the source
     cost, smoothness : of compositing.graph_cut
     timer : StageTimer that the stages are added to
+    skin : whose tone the face has, one of compositing.tone.SKIN
+    mask : optional compositing.presence.Mask of what is never painted
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None, inspect=False):
+                 timer=None, skin="auto", mask=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
-        self._skin = ~self._inner & (model.regions["face"][model.coarse_index] > 0.9)
+        nodes = model.coarse_index
+        self._tone = ToneMatch(model.uv[nodes], ~self._inner & (model.regions["face"][nodes] > 0.9), self._outer, skin)
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
-        self._waiting, self._gain, self._broken = deque(), None, True
+        self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)
+        self._waiting, self._broken = deque(), True
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
         self._inspect, self._shown = inspect, None
@@ -130,8 +140,9 @@ class Compositor:
             self._textures.reset()
             return
         with self._timer("seam"):
-            labels = self._label(frame, rendering)
-        self._waiting.append(_Waiting(frame, rendering, self._shown))
+            keep = self._mask and self._mask.keep(frame.index)
+            labels = self._label(frame, rendering, keep)
+        self._waiting.append(_Waiting(frame, rendering, self._shown, float(self._presence[t]), keep))
         yield from self._finish(labels)
 
     def flush(self):
@@ -144,12 +155,14 @@ class Compositor:
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
-        return {"gain": self._gain, "broken": self._broken, "labeller": self._labeller.state(),
-                "textures": self._textures.state()}
+        return {"tone": self._tone.state(), "sharpness": self._sharpness.state(), "broken": self._broken,
+                "labeller": self._labeller.state(), "textures": self._textures.state()}
 
     def restore(self, state):
         """Goes on from a state of a compositor of the same settings."""
-        self._gain, self._broken = state["gain"], state["broken"]
+        self._broken = state["broken"]
+        self._tone.restore(state["tone"])
+        self._sharpness.restore(state["sharpness"])
         self._labeller.restore(state["labeller"])
         self._textures.restore(state["textures"])
 
@@ -164,23 +177,26 @@ class Compositor:
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
                           self._seat)
 
-    def _label(self, frame, rendering):
+    def _label(self, frame, rendering, keep):
         left, top, right, bottom = rendering.window
         nodes = self._model.coarse_index
         crop = frame.rgb[top:bottom, left:right].astype(np.float32) / 255
         xy = rendering.posed.xy[nodes] - np.float32([left, top])
         source, target = seam.sample(crop, xy), seam.sample(rendering.rgb, xy)
         visible = seam.visible_vertices(rendering, nodes)
-        gain = seam.colour_gain(source, target, visible & self._skin)
-        if self._gain is None:
-            self._gain = gain
-        self._gain = GAIN_MEMORY * self._gain + (1 - GAIN_MEMORY) * gain
-        factor = (self._gain ** GAIN_STRENGTH).astype(np.float32)
-        np.clip(rendering.rgb * factor, 0, 1, out=rendering.rgb)
-        target = np.clip(target * factor, 0, 1)
+        if self._broken:
+            self._tone.reset()
+            self._sharpness.reset()
+        free = visible if keep is None else visible & (seam.sample(keep[top:bottom, left:right], xy) > 0.5)
+        gain = self._tone.gain(source, target, free)
+        seam.tint(self._model, rendering, gain)
+        inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5
+        rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
+        target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
+        reach = seam.reach(source, target)
         labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
-                                     reset=self._broken)
+                                     cost_source=reach, reset=self._broken)
         self._broken = False
         return labels
 
@@ -189,7 +205,9 @@ class Compositor:
             waiting = self._waiting.popleft()
             with self._timer("blend"):
                 left, top, right, bottom = waiting.rendering.window
-                alpha = seam.blend_alpha(label, self._model, waiting.rendering)
+                alpha = seam.blend_alpha(label, self._model, waiting.rendering) * np.float32(waiting.presence)
+                if waiting.keep is not None:
+                    alpha *= waiting.keep[top:bottom, left:right]
                 picture = waiting.frame.rgb.astype(np.float32) / 255
                 window = picture[top:bottom, left:right]
                 picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
@@ -231,7 +249,7 @@ def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, pairs=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True,
                  timer=None, engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None,
-                 end=None, compare=None, debug=None, work=None):
+                 end=None, compare=None, debug=None, work=None, skin="auto", mask=None):
     """Replaces a face in a video, or several; writes `out` and `out`.report.json.
 
     Parameters
@@ -259,6 +277,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     start, end : fitting.span.Edge or None, the part in which the face is replaced; other frames are passed through
     compare, debug : optional paths of further videos, see compositing.views
     work : compositing.workdir.WorkDir, open, in which unfinished work is found and kept; default none
+    skin : whose tone the face has, one of compositing.tone.SKIN
+    mask : optional path of a video of the source's size, white where nothing is painted
 
     Returns
     -------
@@ -275,6 +295,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     pairs, several = pairs or [Pair(face, target, virtual)], len(pairs or ()) > 1
+    masks = [mask and Mask(mask, source) for _ in pairs]
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
         known = check_track(known, track_path, source, pairs[0].face, info, span)
@@ -300,21 +321,22 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         tracks.append(track)
     source_hash = str(tracks[0].source_sha256)
     compositors, sizes = [], []
-    for track, (person, _) in zip(tracks, people):
+    for track, held, (person, _) in zip(tracks, masks, people):
         person = reduced(person, texture_size_for(model, track))
         sizes.append(person.texture.rgb.shape[0])
         neutral = None
         if method is not static:
             with timer("neutral texture"):
                 neutral = neutral_source_texture(model, track, source, min(SOURCE_TEXTURE_SIZE, sizes[-1]))
-        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer,
+        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin, held,
                                       inspect=debug is not None))
     labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
                                   tracks[0].frame_index[0])
     replaced = np.zeros((len(tracks[0]), len(tracks)), bool)
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": pairs[0].face,
                 "target_face": target_face, "virtual": pairs[0].virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "texture_size": sizes[0], "crf": crf,
+                "seam_smoothness": smoothness, "skin": skin, "mask": mask and file_hash(mask),
+                "texture_size": sizes[0], "crf": crf,
                 "label": label_text, "start": start and start.text, "end": end and end.text}
     if several:
         settings |= {"face": [pair.face for pair in pairs], "virtual": [pair.virtual for pair in pairs],
@@ -330,6 +352,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     done = 0 if journal is None or not journal.count else journal.state["end"]
     with VideoReader(source, Span(done)) as reader:
         with ExitStack() as stack:
+            for held in filter(None, masks):
+                stack.enter_context(held)
             writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **quality, **options))
             shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks,
                                                            **options))
@@ -401,7 +425,8 @@ def main(argv=None):
                               target_face=args.target_face, virtual=args.virtual, pairs=args.pair,
                               track_path=args.track, cost=args.seam, crf=args.crf, weights=args.weights,
                               device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
-                              start=args.start, end=args.end, compare=args.compare, debug=args.debug, work=args.work)
+                              start=args.start, end=args.end, compare=args.compare, debug=args.debug, work=args.work,
+                              skin=args.skin, mask=args.mask)
     print("\n".join(summary(report, args.out, [path for path in (args.compare, args.debug) if path])))
     return exit_status(report)
 

@@ -9,6 +9,9 @@ from facemodel.rasterizer import interpolate
 INNER_REGIONS = ("eyes", "eyelids", "eyebrows", "nose", "lips", "mouth_interior")
 BLEND_WIDTH = 0.10           # of the face's width: width of the linear blend across the seam
 DEPTH_TOLERANCE = 4.0        # mm
+REACH = 0.02                 # price of a vertex that shows the source though it could show the target
+FOREIGN = 0.25               # ratio's logarithm from which on a vertex is rather left to the source
+GAMMA = 2.2                  # of the code values, for blending
 
 
 def seam_regions(model):
@@ -68,19 +71,35 @@ def blend_alpha(labels, model, rendering):
     return np.minimum(alpha, np.clip((drawn - 1) / (width / 2), 0, 1)).astype(np.float32)
 
 
-def composite(frame, rendering, alpha):
-    """The finished window: (h, w, 3) float32 from the frame's window (h, w, 3) in [0, 1] and the rendering."""
-    a = alpha[..., None]
-    return frame * (1 - a) + rendering.rgb * a
+def reach(source_colours, target_colours):
+    """Price of showing the source at vertices where both could be shown, in units of the seam's cost: (V1,) float64.
 
-
-def colour_gain(source_colours, target_colours, skin):
-    """Gain per channel that brings the rendered skin to the source's mean: (3,) float64.
+    A seam costs by its length, so the least would hug the features and leave most of the source's face. REACH draws it
+    out to where the pictures differ by more than FOREIGN though their tones are matched: hair in either of them.
 
     Parameters
     ----------
-    source_colours, target_colours : (V1, 3), skin : (V1,) bool, visible skin without brows, eyes and lips
+    source_colours, target_colours : (V1, 3) float in [0, 1], the target's with its tone matched
     """
-    if skin.sum() < 50:
-        return np.ones(3)
-    return np.clip(source_colours[skin].mean(axis=0) / np.maximum(target_colours[skin].mean(axis=0), 0.02), 0.4, 2.5)
+    ratio = np.log(np.maximum(source_colours, 0.02) / np.maximum(target_colours, 0.02))
+    return REACH * (1 - np.minimum((np.abs(ratio).mean(axis=1) / FOREIGN) ** 2, 2))
+
+
+def tint(model, rendering, gain):
+    """Multiplies a rendering's colours, in place, by a gain given at the coarse mesh's vertices: (V1, 3) float."""
+    factor = interpolate((model.coarse_refine @ gain).astype(np.float32), model.triangles, rendering.raster)
+    np.clip(rendering.rgb * factor, 0, 1, out=rendering.rgb)
+
+
+def composite(frame, rendering, alpha):
+    """The finished window: (h, w, 3) float32 from the frame's window (h, w, 3) in [0, 1] and the rendering.
+
+    Blends in linear light: half of white and half of black is what the eye sees of a fine raster of both, not the
+    darker middle of the code values.
+    """
+    out = np.where(alpha[..., None] > 0.5, rendering.rgb, frame)
+    mixed = (alpha > 0) & (alpha < 1)
+    a = alpha[mixed, None]
+    light = (1 - a) * frame[mixed] ** GAMMA + a * rendering.rgb[mixed] ** GAMMA
+    out[mixed] = light ** np.float32(1 / GAMMA)
+    return out

@@ -479,3 +479,26 @@ def test_a_face_sits_on_the_head_whose_pose_it_takes(model):
         for scale in (0.98, 1.02):                                    # no other size would do better
             worse = replace(seat, scale=seat.scale * scale)
             assert (gap(worse(face)) ** 2).sum() > (gap(seat(face)) ** 2).sum()
+
+
+def test_a_mask_and_a_tone(inputs, first, tmp_path, capsys):
+    """What is white in the mask stays as in the source; the tone is the source's where that is asked for."""
+    source, track = inputs / "clip.mp4", first / "track.npz"
+    pictures = clips.decoded(source)
+    rows, columns = face_box(load_track(track, compositing.replace.load_model("commons")), 2, 0.2)
+    middle = (columns.start + columns.stop) // 2
+    hand = np.zeros_like(pictures[0])
+    hand[:, :middle] = 255
+    clips.write_clip(tmp_path / "hand.mp4", [hand] * COUNT)
+    argv = (source, inputs / "target.png", "--texture", "static", "--track", track, "--crf", 4)
+    assert run(compositing.replace.main, *argv, "-o", tmp_path / "out.mp4", "--mask", tmp_path / "hand.mp4",
+               "--skin", "source") == 0
+    change = np.abs(clips.decoded(tmp_path / "out.mp4")[2].astype(float) - pictures[2])[rows].mean(axis=(0, 2))
+    assert change[:middle - 3].max() < 3 < 8 < change[middle + 3:].max()
+    report = report_of(tmp_path / "out.mp4")
+    assert report["settings"]["skin"] == "source" and len(report["settings"]["mask"]) == 64
+    clips.write_clip(tmp_path / "small.mp4", [hand[:100, :100]] * COUNT)
+    clips.write_clip(tmp_path / "short.mp4", [hand] * 2)
+    for name, words in (("small", "is 100 x 100"), ("short", "ends before frame 2")):
+        said = replace_error(capsys, *argv, "-o", tmp_path / f"{name}_out.mp4", "--mask", tmp_path / f"{name}.mp4")
+        assert words in said and f"{name}.mp4" in said and not (tmp_path / f"{name}_out.mp4").exists()

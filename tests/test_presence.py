@@ -1,0 +1,96 @@
+"""Fading, masks and the match of sharpness."""
+import cv2
+import numpy as np
+import pytest
+
+from compositing.presence import FADE, Mask, presence
+from compositing.sharpness import MEMORY, SharpnessMatch, detail
+from facemodel.errors import InputError
+from tests import clips
+
+
+def test_the_target_fades_beside_lost_frames_and_not_at_the_ends():
+    status = np.array(["ok"] * 12 + ["lost"] + ["ok"] * 3 + ["no_face"] + ["ok"] * 12)
+    weight = presence(status, fade=4)
+    step = lambda k: np.float32(3 * (k / 5) ** 2 - 2 * (k / 5) ** 3)
+    assert np.allclose(weight[:8], 1) and np.allclose(weight[-8:], 1)
+    assert np.allclose(weight[8:13], [step(4), step(3), step(2), step(1), 0])
+    assert np.allclose(weight[13:17], [step(1), step(2), step(1), 0])         # a short run never shows the target whole
+    assert np.array_equal(weight == 0, status != "ok")
+    assert np.array_equal(presence(np.array(["ok"] * 3)), np.ones(3))
+    assert np.array_equal(presence(np.array(["lost"] * 3)), np.zeros(3))
+    assert 1 <= FADE <= 12
+
+
+def drawn_mask(path, count, size=(64, 96)):
+    """Frames whose left `4 * index` columns are white."""
+    pictures = [np.zeros((*size, 3), np.uint8) for _ in range(count)]
+    for i, picture in enumerate(pictures):
+        picture[:, :4 * i] = 255
+    return clips.write_clip(path, pictures)
+
+
+def test_a_mask_is_read_frame_by_frame(tmp_path):
+    path = drawn_mask(tmp_path / "mask.mp4", 6)
+    with Mask(path, path) as mask:
+        for index in (1, 2, 5):                                  # frames in between may be left out
+            keep = mask.keep(index)
+            assert keep.shape == (64, 96) and keep.dtype == np.float32
+            assert np.all(keep[:, :4 * index - 2] == 0) and np.all(keep[:, 4 * index + 2:] == 1)
+        with pytest.raises(InputError, match="--mask.*mask.mp4: ends before frame 6.*--end"):
+            mask.keep(6)
+
+
+def test_a_mask_of_another_size(tmp_path):
+    path, other = drawn_mask(tmp_path / "a.mp4", 2), drawn_mask(tmp_path / "b.mp4", 2, (64, 64))
+    with pytest.raises(InputError, match="a.mp4: is 96 x 64, but .*b.mp4 is 64 x 64; export"):
+        Mask(path, other)
+    with pytest.raises(InputError, match="none.mp4"):
+        Mask(tmp_path / "none.mp4", path)
+
+
+NOISE = cv2.GaussianBlur(np.random.default_rng(3).normal(0.5, 0.2, (160, 160)).astype(np.float32), (0, 0), 0.7)
+INSIDE = np.pad(np.ones((120, 120), bool), 20)
+rgb = lambda grey: np.repeat(grey[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.9])
+def test_a_rendering_gets_the_blur_of_the_frame(sigma):
+    """Frame and rendering are of one picture, the frame blurred and of half the contrast."""
+    frame = 0.25 + 0.5 * cv2.GaussianBlur(NOISE, (0, 0), sigma)
+    match = SharpnessMatch()
+    out = match(rgb(frame), rgb(NOISE), INSIDE)
+    assert match.state()["blur"] == pytest.approx(sigma, abs=0.12)
+    assert detail(out[..., 0], INSIDE)[1] == pytest.approx(detail(frame, INSIDE)[1], rel=0.15)
+
+
+def test_smooth_but_less_contrast_is_not_blurred_further():
+    """The frame has strong coarse detail beside the fine: its share is small, but there is more of it than rendered."""
+    coarse = cv2.GaussianBlur(np.random.default_rng(4).normal(0, 8, NOISE.shape).astype(np.float32), (0, 0), 3)
+    frame, rendered = rgb(NOISE + coarse), rgb(0.9 * NOISE)
+    assert detail(frame[..., 0], INSIDE)[1] < detail(rendered[..., 0], INSIDE)[1]
+    assert SharpnessMatch()(frame, rendered, INSIDE) is rendered
+
+
+def test_a_soft_rendering_is_left_as_it_is_and_little_evidence_changes_nothing():
+    soft = rgb(cv2.GaussianBlur(NOISE, (0, 0), 1.0))
+    assert SharpnessMatch()(rgb(NOISE), soft, INSIDE) is soft
+    few = np.zeros_like(INSIDE)
+    few[:10, :10] = True
+    sharp = rgb(NOISE)
+    assert SharpnessMatch()(soft, sharp, few) is sharp
+
+
+def test_sharpness_remembers():
+    soft, sharp = rgb(cv2.GaussianBlur(NOISE, (0, 0), 1.0)), rgb(NOISE)
+    match, again = SharpnessMatch(), SharpnessMatch()
+    match(soft, sharp, INSIDE)
+    first = match.state()
+    match(sharp, sharp, INSIDE)
+    assert match.state()["blur"] == pytest.approx(MEMORY * first["blur"])
+    again.restore(first)
+    again(sharp, sharp, INSIDE)
+    assert again.state() == match.state()
+    match.reset()
+    match(sharp, sharp, INSIDE)
+    assert match.state() == {"blur": 0}

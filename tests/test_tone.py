@@ -1,0 +1,98 @@
+"""The tone match and the blend on colours whose answers are known."""
+import numpy as np
+import pytest
+
+from compositing import seam
+from compositing.tone import AUTO_KEEPS, LARGEST, MEMORY, ToneMatch
+
+SIDE = 60
+GRID = np.stack(np.meshgrid(np.linspace(0, 1, SIDE), np.linspace(0, 1, SIDE)), axis=-1).reshape(-1, 2)
+OUTER = np.abs(GRID - 0.5).max(axis=1) > 0.4
+ALL = np.ones(len(GRID), bool)
+MIDDLE = np.abs(GRID - 0.5).max(axis=1) < 0.1
+RIM = ~OUTER & (np.abs(GRID - 0.5).max(axis=1) > 0.38)
+TARGET = np.full((len(GRID), 3), 0.4)
+RATIO = np.array([1.3, 1.1, 0.9])
+
+
+def match(keep, skin=None):
+    return ToneMatch(GRID, ~OUTER if skin is None else skin, OUTER, keep)
+
+
+def test_source_tone_takes_the_constant_ratio_everywhere():
+    gain = match("source").gain(TARGET * RATIO, TARGET, ALL)
+    assert np.allclose(gain[~OUTER], RATIO, atol=1e-3)
+
+
+@pytest.mark.parametrize("keep, kept", [("target", np.log(RATIO)), ("auto", np.clip(np.log(RATIO), -AUTO_KEEPS,
+                                                                                    AUTO_KEEPS))])
+def test_own_tone_stays_inside_and_the_border_meets_the_source(keep, kept):
+    gain = match(keep).gain(TARGET * RATIO, TARGET, ALL)
+    assert np.allclose(np.log(gain[MIDDLE]), np.log(RATIO) - kept, atol=1e-3)
+    assert np.allclose(np.log(gain[RIM]), np.log(RATIO), atol=0.3 * np.abs(kept).max() + 1e-3)
+
+
+def test_a_slope_is_followed_and_pores_are_not():
+    """Closed form: a straight slope passes a symmetric blur as it is; a fine checkerboard of mean 0 leaves nothing."""
+    slope = np.exp(0.3 * (GRID[:, :1] - 0.5)) * np.ones(3)
+    pores = np.exp(0.1 * np.where(np.arange(len(GRID)) % 2, 1, -1)[:, None])
+    gain = match("source").gain(TARGET * slope, TARGET * pores, ALL)
+    assert np.abs(np.log(gain[MIDDLE] / slope[MIDDLE])).max() < 0.02
+
+
+def test_a_few_dark_hairs_do_not_darken_the_face():
+    source = TARGET.copy()
+    source[::12] *= 0.2
+    plain_mean = np.log(source[~OUTER] / 0.4).mean()
+    gain = np.log(match("source").gain(source, TARGET, ALL)[MIDDLE])
+    assert plain_mean < -0.1 and np.abs(gain).max() < 0.01
+
+
+def test_unseen_skin_takes_the_mean_and_nothing_seen_changes_nothing():
+    half = GRID[:, 0] < 0.5
+    gain = match("source").gain(TARGET * RATIO, TARGET, half)
+    assert np.allclose(gain[~OUTER & ~half], RATIO, atol=1e-2)
+    assert np.array_equal(match("auto").gain(TARGET * RATIO, TARGET, ~ALL), np.ones((len(GRID), 3)))
+    assert match("source").gain(TARGET * 2.4, TARGET / 20, ALL).max() <= np.exp(LARGEST) * 1.001
+
+
+def test_time_is_smoothed_until_it_is_reset_and_a_state_goes_on():
+    tone = match("source")
+    tone.gain(TARGET, TARGET, ALL)
+    state = tone.state()
+    second = tone.gain(TARGET * 1.2, TARGET, ALL)
+    assert np.allclose(np.log(second[MIDDLE]), (1 - MEMORY) * np.log(1.2), atol=1e-3)
+    again = match("source")
+    again.restore(state)
+    assert np.array_equal(again.gain(TARGET * 1.2, TARGET, ALL), second)
+    tone.reset()
+    assert np.allclose(tone.gain(TARGET * 1.2, TARGET, ALL)[MIDDLE], 1.2, atol=1e-3)
+
+
+def test_an_unknown_tone():
+    with pytest.raises(ValueError, match="keep is 'mine'.*source, auto, target"):
+        match("mine")
+
+
+def test_the_blend_is_linear_in_light():
+    frame = np.full((2, 3, 3), 0.2, np.float32)
+    face = type("Rendering", (), {"rgb": np.full((2, 3, 3), 0.8, np.float32)})
+    alpha = np.float32([[0, 0.25, 1], [0.5, 0.75, 0]])
+    out = seam.composite(frame, face, alpha)
+    assert np.array_equal(out[0, 0], frame[0, 0]) and np.array_equal(out[0, 2], face.rgb[0, 2])
+    light = 0.2 ** 2.2 + alpha * (0.8 ** 2.2 - 0.2 ** 2.2)
+    assert np.allclose(out[..., 0] ** 2.2, light, atol=1e-5)
+
+
+def test_reach_draws_the_seam_out_to_where_the_pictures_differ():
+    """A strip of vertices, target at one end, source at the other; the pictures differ by hair on the last third."""
+    from compositing.graph_cut import SeamLabeller
+    count, hair = 30, np.arange(30) >= 20
+    source = np.full((count, 3), 0.5)
+    target = np.where(hair[:, None], 0.1, source)
+    edges = np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)
+    price = seam.reach(source, target)
+    assert np.allclose(price[~hair], seam.REACH) and np.allclose(price[hair], -seam.REACH)
+    labeller = SeamLabeller(edges, cost="between")
+    labeller.push(source, target, np.arange(count) == 29, np.arange(count) == 0, cost_source=price)
+    assert np.array_equal(labeller.flush()[0], np.arange(count) < 19)         # where both ends of the cut edge agree
