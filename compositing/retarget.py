@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from facemodel.atlas import texture_to_image
+from facemodel.atlas import texture_to_image, to_texture
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
 from facemodel.readers.transfer import similarity
-from fitting.lift import Lifter, Texture
-from fitting.texture import Posed, face_window, pose
+from fitting.lift import BRIGHTEST, Lifter, Texture
+from fitting.texture import Posed, albedo_texture, face_window, fill, pose, skin_weight
 
 TEXTURE_SIZE = 1024
+HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
+STRAND, STRAND_DEPTH = 0.014, 0.12                            # half a strand's width at most, of the chart's side
+HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
+BROW_MARGIN = 3.0            # mm
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
 
 
@@ -64,7 +68,54 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE):
     -------
     TargetFace
     """
-    return TargetFace(track.identity, track.expression[0], Lifter(model, size).neutral(image, track))
+    lifter = Lifter(model, size)
+    texture = without_hair(model, lifter.neutral(image, track), lifter.atlas, track.albedo)
+    return TargetFace(track.identity, track.expression[0], texture)
+
+
+def without_hair(model, texture, atlas, albedo):
+    """A neutral texture whose forehead is bare: hair that falls into it would stay on another head's forehead.
+
+    Above the brows what is much darker than the face's skin counts as hair, as do narrow upright strands that are
+    darker than what lies beside them (folds lie across), and their surroundings for the light they take. It is filled
+    like what the photo does not show.
+
+    Parameters
+    ----------
+    texture : fitting.lift.Texture of the model's chart
+    atlas : facemodel.atlas.Atlas of its size
+    albedo : (n_alb,) coefficients of the person, what is filled in
+
+    Returns
+    -------
+    fitting.lift.Texture, validity 0 where hair was
+    """
+    forehead, skin = above_brows(model, atlas), skin_weight(model, atlas)
+    luminance = texture.rgb.mean(axis=2)
+    reference = luminance[(texture.validity * skin > 0.5) & (forehead < 0.1)]
+    if not reference.size:
+        return texture
+    step = atlas.size / 1024
+    soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
+    across = np.ones((1, 2 * round(STRAND * atlas.size) + 1), np.uint8)
+    dark = (soft < HAIR) | (cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across) > STRAND_DEPTH)
+    around = 2 * round(HAIR_MARGIN * atlas.size) + 1
+    hair = cv2.dilate((dark & (forehead > 0.5)).astype(np.float32),
+                      cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (around, around)))
+    hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * forehead
+    if hair.max() < 0.5:
+        return texture
+    validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
+    fallback = albedo_texture(model, albedo, atlas)
+    return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
+
+
+def above_brows(model, atlas):
+    """The forehead and the temples beside it, above the brows: (S, S) float32 in [0, 1]."""
+    brows = model.regions["eyebrows"] > 0.5
+    top = model.mean[brows, 1].min() - BROW_MARGIN              # y is down
+    weight = model.regions["face"] * np.clip((top - model.mean[:, 1]) / 4, 0, 1) * (model.regions["eyebrows"] < 0.05)
+    return np.clip(to_texture(weight[:, None].astype(np.float32), model.triangles, atlas)[..., 0], 0, 1)
 
 
 def retarget_expression(model, track, target):
