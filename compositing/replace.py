@@ -52,6 +52,7 @@ from compositing.retarget import (
 )
 from compositing.several import Faces
 from compositing.sharpness import SharpnessMatch
+from compositing.steady import Steadier
 from compositing.tone import ToneMatch
 from compositing.video_writer import VideoWriter
 from compositing.virtual import virtual_face
@@ -117,7 +118,7 @@ class Compositor:
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
         self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)
-        self._waiting, self._broken = deque(), True
+        self._waiting, self._broken, self._steadier = deque(), True, Steadier()
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
         self._inspect, self._shown = inspect, None
@@ -155,7 +156,8 @@ class Compositor:
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
-        return {"tone": self._tone.state(), "sharpness": self._sharpness.state(), "broken": self._broken,
+        return {"tone": self._tone.state(), "sharpness": self._sharpness.state(),
+                "steadier": self._steadier.state(), "broken": self._broken,
                 "labeller": self._labeller.state(), "textures": self._textures.state()}
 
     def restore(self, state):
@@ -163,6 +165,7 @@ class Compositor:
         self._broken = state["broken"]
         self._tone.restore(state["tone"])
         self._sharpness.restore(state["sharpness"])
+        self._steadier.restore(state["steadier"])
         self._labeller.restore(state["labeller"])
         self._textures.restore(state["textures"])
 
@@ -187,11 +190,13 @@ class Compositor:
         if self._broken:
             self._tone.reset()
             self._sharpness.reset()
+            self._steadier.reset()
         free = visible if keep is None else visible & (seam.sample(keep[top:bottom, left:right], xy) > 0.5)
         gain = self._tone.gain(source, target, free)
         seam.tint(self._model, rendering, gain)
         inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5
         rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
+        rendering.rgb[:] = self._steadier(frame.rgb, rendering.window, rendering.rgb, rendering.mask)
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
         reach = seam.reach(source, target)
