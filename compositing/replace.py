@@ -114,7 +114,9 @@ class Compositor:
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
         nodes = model.coarse_index
-        self._tone = ToneMatch(model.uv[nodes], ~self._inner & (model.regions["face"][nodes] > 0.9), self._outer, skin)
+        region = lambda name: model.regions[name][nodes]
+        self._tone = ToneMatch(model.uv[nodes], ~self._inner & (region("face") > 0.9), self._outer, skin,
+                               region("eyes"), region("mouth_interior"))
         self._expression = retarget_expression(model, track, target)
         self._seat = seat_on(model, target.identity, track.identity)
         self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)

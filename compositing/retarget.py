@@ -18,6 +18,8 @@ HAIR = 0.72                  # of the skin's median luminance: darker is hair, o
 STRAND, STRAND_DEPTH = 0.014, 0.12                            # half a strand's width at most, of the chart's side
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
+SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
+MATT, SHINIEST = 1.08, 1.25  # luminance of skin over that of the darker skin around it
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
 
 
@@ -70,7 +72,44 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE):
     """
     lifter = Lifter(model, size)
     texture = without_hair(model, lifter.neutral(image, track), lifter.atlas, track.albedo)
-    return TargetFace(track.identity, track.expression[0], texture)
+    return TargetFace(track.identity, track.expression[0], without_shine(model, texture, lifter.atlas))
+
+
+def without_shine(model, texture, atlas):
+    """A neutral texture whose highlights are no stronger than those of matt skin.
+
+    Shine is light off the skin's surface. It adds to what the skin's colour gives back, so that beside dark skin it is
+    twice as bright, and a texture that is lit again multiplies it: metal. Where skin is brighter than the darker skin
+    around it (a grey opening) by more than MATT, the rest is scaled down so that all but a thousandth of the skin stays
+    below SHINIEST. Textures that do so already are left as they are.
+
+    Parameters
+    ----------
+    texture : fitting.lift.Texture of the model's chart
+    atlas : facemodel.atlas.Atlas of its size
+
+    Returns
+    -------
+    fitting.lift.Texture
+    """
+    skin, luminance = skin_weight(model, atlas), texture.rgb.mean(axis=2)
+    step = max(1, atlas.size // 256)
+    small = cv2.resize(luminance, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(skin, small.shape[::-1], interpolation=cv2.INTER_AREA) > 0.9
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(SHINE_WIDTH * len(small)) + 1,) * 2)
+    low = cv2.erode(np.where(inside, cv2.GaussianBlur(small, (0, 0), 1.0), np.float32(9)), kernel)
+    low = cv2.dilate(np.where(low < 9, low, 0), kernel)
+    known = (low > 0).astype(np.float32)
+    blur = lambda a: cv2.GaussianBlur(a, (0, 0), SHINE_WIDTH * len(small) / 2)
+    base = cv2.resize(blur(low) / np.maximum(blur(known), 0.01), luminance.shape[::-1])
+    ratio = luminance / np.maximum(base, 0.02)
+    seen = (texture.validity * skin > 0.5) & (base > 0)
+    if not seen.any() or (most := float(np.quantile(ratio[seen], 0.999))) <= SHINIEST:
+        return texture
+    dimmed = MATT + (ratio - MATT) * (SHINIEST - MATT) / (most - MATT)
+    gain = np.where(ratio > MATT, dimmed / ratio, 1) ** skin
+    shine = luminance * (1 - gain)                              # as white as the light, whatever the skin's colour
+    return Texture(np.maximum(texture.rgb - shine[..., None], 0.5 * texture.rgb).astype(np.float32), texture.validity)
 
 
 def without_hair(model, texture, atlas, albedo):

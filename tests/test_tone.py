@@ -96,3 +96,20 @@ def test_reach_draws_the_seam_out_to_where_the_pictures_differ():
     labeller = SeamLabeller(edges, cost="between")
     labeller.push(source, target, np.arange(count) == 29, np.arange(count) == 0, cost_source=price)
     assert np.array_equal(labeller.flush()[0], np.arange(count) < 19)         # where both ends of the cut edge agree
+
+
+def test_eyes_and_teeth_get_what_makes_the_eyes_whites_alike():
+    """Skin twice as bright, whites of the eyes a fifth brighter; irises, the darker third, say nothing."""
+    eyes = (np.abs(GRID - [0.35, 0.4]).max(axis=1) < 0.05).astype(np.float32)
+    teeth = (np.abs(GRID - [0.5, 0.7]).max(axis=1) < 0.05).astype(np.float32)
+    target, white = TARGET.copy(), np.array([1.25, 1.2, 1.15])
+    target[eyes > 0] = 0.6
+    source = target * np.where(eyes[:, None] > 0, white, 2.0)
+    iris = np.flatnonzero(eyes)[::3]
+    target[iris], source[iris] = 0.1, 0.3
+    tone = ToneMatch(GRID, ~OUTER & (eyes + teeth == 0), OUTER, "source", eyes, teeth)
+    gain = tone.gain(source, target, ALL)
+    assert np.allclose(gain[eyes + teeth > 0], white, rtol=0.02)
+    assert np.allclose(gain[~OUTER & (eyes + teeth == 0)], 2.0, rtol=0.02)
+    closed = tone.gain(np.where(eyes[:, None] > 0, 0.05, source), target, ALL)       # one frame of a blink
+    assert np.abs(np.log(closed / gain))[eyes > 0].max() < 0.1

@@ -1,12 +1,13 @@
-"""Hair over the forehead of a photo: filled with skin, and nothing else is."""
+"""Hair over the forehead of a photo, and shine on its skin: taken away, and nothing else is."""
+import cv2
 import numpy as np
 import pytest
 
-from compositing.retarget import above_brows, without_hair
+from compositing.retarget import above_brows, without_hair, without_shine
 from facemodel.atlas import build_atlas
 from facemodel.morphable import load_model
 from fitting.lift import Texture
-from fitting.texture import region_texture
+from fitting.texture import region_texture, skin_weight
 
 SIZE = 512
 
@@ -53,3 +54,28 @@ def test_a_bare_forehead_with_folds_is_left_alone(model, atlas):
         rgb[row:row + 4, columns.min():columns.max()] *= 0.8
     folded = Texture(rgb, clean.validity)
     assert without_hair(model, folded, atlas, None) is folded
+
+
+def test_shine_is_taken_off_and_is_white(model, atlas):
+    """Dark skin under white highlights, some of them sharp: what is left is the skin's own colour, nearly."""
+    clean = drawn(model, 0.3)
+    skin = skin_weight(model, atlas) > 0.99
+    rng = np.random.default_rng(0)
+    shine = np.zeros((SIZE, SIZE), np.float32)
+    rows, columns = np.nonzero(skin)
+    for k in rng.integers(len(rows), size=40):
+        cv2.circle(shine, (int(columns[k]), int(rows[k])), 5, 0.3, -1)
+    shine = cv2.GaussianBlur(shine, (0, 0), 2) * skin
+    rgb = clean.rgb + shine[..., None]
+    out = without_shine(model, Texture(rgb, clean.validity), atlas).rgb
+    spots = shine > 0.2
+    assert np.abs(out - clean.rgb)[spots].mean() < 0.35 * np.abs(rgb - clean.rgb)[spots].mean()
+    hue = lambda a: (a[..., 0] - a[..., 2])[spots].mean()       # white light takes none of it along
+    assert hue(out) == pytest.approx(hue(clean.rgb), rel=0.05)
+    assert (out == rgb)[skin_weight(model, atlas) == 0].all()
+
+
+def test_matt_skin_is_left_alone(model, atlas):
+    matt = drawn(model)
+    matt.rgb[:] *= 1 + 0.05 * np.sin(np.arange(SIZE) / 3)[:, None, None].astype(np.float32)
+    assert without_shine(model, matt, atlas) is matt
