@@ -19,7 +19,8 @@ STRAND, STRAND_DEPTH = 0.014, 0.12                            # half a strand's 
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
-MATT, SHINIEST = 1.08, 1.25  # luminance of skin over that of the darker skin around it
+SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
+MATT, SHINIEST = 1.08, 1.25  # likewise: what is left alone, and the brightest that is left
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
 
 
@@ -81,7 +82,7 @@ def without_shine(model, texture, atlas):
     Shine is light off the skin's surface. It adds to what the skin's colour gives back, so that beside dark skin it is
     twice as bright, and a texture that is lit again multiplies it: metal. Where skin is brighter than the darker skin
     around it (a grey opening) by more than MATT, the rest is scaled down so that all but a thousandth of the skin stays
-    below SHINIEST. Textures that do so already are left as they are.
+    below SHINIEST. That is done to skins beyond SHINY, wholly from its second value on.
 
     Parameters
     ----------
@@ -104,10 +105,11 @@ def without_shine(model, texture, atlas):
     base = cv2.resize(blur(low) / np.maximum(blur(known), 0.01), luminance.shape[::-1])
     ratio = luminance / np.maximum(base, 0.02)
     seen = (texture.validity * skin > 0.5) & (base > 0)
-    if not seen.any() or (most := float(np.quantile(ratio[seen], 0.999))) <= SHINIEST:
+    if not seen.any() or (most := float(np.quantile(ratio[seen], 0.999))) <= SHINY[0]:
         return texture
     dimmed = MATT + (ratio - MATT) * (SHINIEST - MATT) / (most - MATT)
-    gain = np.where(ratio > MATT, dimmed / ratio, 1) ** skin
+    much = min(1.0, (most - SHINY[0]) / (SHINY[1] - SHINY[0]))
+    gain = np.where(ratio > MATT, dimmed / ratio, 1) ** (skin * np.float32(much))
     shine = luminance * (1 - gain)                              # as white as the light, whatever the skin's colour
     return Texture(np.maximum(texture.rgb - shine[..., None], 0.5 * texture.rgb).astype(np.float32), texture.validity)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-SHARE = 0.6                  # of the frame before, where both agree
+SHARE = 0.5                  # of the frame before, where both agree
 SAME = 0.10                  # difference, of 1, over which the share fades
 FLOW_SIDE = 320              # pixels: larger windows are reduced for the flow
 
