@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from compositing.performer import TexturePerformer
 from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
-from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, report_path
+from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, pictures_of, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import SUFFIXES, VideoWriter, compose_yuv
@@ -236,7 +236,8 @@ def animate_photo(source, target, out, *, model, detector, texture="gan", face="
     if method is not static:
         with timer("neutral texture"):
             size = min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb))
-            neutral = neutral_source_texture(model, track, source, size, resting_frames(model, track))
+            resting = pictures_of(source, track, resting_frames(model, track))
+            neutral = neutral_source_texture(model, track, resting.items(), size)
     animator = Animator(model, track, photo, fit, person, method, neutral, pose, timer)
     inputs = {"source": str(source), "source_sha256": str(track.source_sha256),
               "target": str(target), "target_sha256": file_hash(target)}

@@ -46,10 +46,10 @@ from compositing.retarget import (
     reduced,
     render,
     retarget_expression,
-    seat_on,
     target_from_photo,
     texture_size_for,
 )
+from compositing.seat import fitted_seat, seat_on, spread_frames
 from compositing.several import Faces
 from compositing.sharpness import SharpnessMatch
 from compositing.steady import Steadier
@@ -105,11 +105,12 @@ class Compositor:
     timer : StageTimer that the stages are added to
     skin : whose tone the face has, one of compositing.tone.SKIN
     mask : optional compositing.presence.Mask of what is never painted
+    seat : compositing.seat.Seat of the target's face on the source's head; default seat_on
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None, skin="auto", mask=None, inspect=False):
+                 timer=None, skin="auto", mask=None, seat=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
@@ -118,7 +119,7 @@ class Compositor:
         self._tone = ToneMatch(model.uv[nodes], ~self._inner & (region("face") > 0.9), self._outer, skin,
                                region("eyes"), region("mouth_interior"))
         self._expression = retarget_expression(model, track, target)
-        self._seat = seat_on(model, target.identity, track.identity)
+        self._seat = seat or seat_on(model, target.identity, track.identity)
         self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)
         self._waiting, self._broken, self._steadier = deque(), True, Steadier()
         self._timer = timer or StageTimer()
@@ -197,8 +198,8 @@ class Compositor:
         gain = self._tone.gain(source, target, free)
         seam.tint(self._model, rendering, gain)
         inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5
-        rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
         rendering.rgb[:] = self._steadier(frame.rgb, rendering.window, rendering.rgb, rendering.mask)
+        rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
         reach = seam.reach(source, target)
@@ -236,19 +237,26 @@ def calm_frames(track, usual=0.0, count=NEUTRAL_FRAMES):
     return np.sort(calm)[np.linspace(0, len(calm) - 1, min(count, len(calm))).astype(int)]
 
 
-def neutral_source_texture(model, track, path, size=SOURCE_TEXTURE_SIZE, frames=None):
-    """The source's neutral texture: per texel the median over `frames`, by default those of calm_frames.
+def pictures_of(path, track, frames):
+    """Pictures (H, W, 3) uint8 of some frames of a track, by frame."""
+    return dict(zip(map(int, frames), read_pictures(path, track.frame_index[frames])))
+
+
+def neutral_source_texture(model, track, pictures, size=SOURCE_TEXTURE_SIZE):
+    """The source's neutral texture: per texel the median over frames with little expression, such as calm_frames.
 
     One frame alone would stamp its own shading and its slight expression, negated, on every other frame.
+
+    Parameters
+    ----------
+    pictures : list of (frame of the track, picture (H, W, 3) uint8)
 
     Returns
     -------
     fitting.lift.Texture, (size, size, 3), seen in at least half of the frames where its validity is not 0
     """
-    chosen = calm_frames(track) if frames is None else frames
     lifter = Lifter(model, size)
-    pictures = read_pictures(path, track.frame_index[chosen])
-    lifted = [lifter.neutral(image, track, t) for t, image in zip(chosen, pictures)]
+    lifted = [lifter.neutral(image, track, t) for t, image in pictures]
     return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
 
 
@@ -331,11 +339,17 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     for track, held, (person, _) in zip(tracks, masks, people):
         person = reduced(person, texture_size_for(model, track))
         sizes.append(person.texture.rgb.shape[0])
+        calm = calm_frames(track)
+        with timer("key frames"):
+            pictures = pictures_of(source, track, np.union1d(calm, spread_frames(track)))
+        with timer("seat"):
+            seat = fitted_seat(model, person, track, pictures, calm, detector)
         neutral = None
         if method is not static:
             with timer("neutral texture"):
-                neutral = neutral_source_texture(model, track, source, min(SOURCE_TEXTURE_SIZE, sizes[-1]))
-        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin, held,
+                neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in calm],
+                                                 min(SOURCE_TEXTURE_SIZE, sizes[-1]))
+        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin, held, seat,
                                       inspect=debug is not None))
     labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
                                   tracks[0].frame_index[0])

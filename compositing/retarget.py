@@ -9,7 +9,6 @@ import numpy as np
 from facemodel.atlas import texture_to_image, to_texture
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
-from facemodel.readers.transfer import similarity
 from fitting.lift import BRIGHTEST, Lifter, Texture
 from fitting.texture import Posed, albedo_texture, face_window, fill, pose, skin_weight
 
@@ -21,7 +20,6 @@ BROW_MARGIN = 3.0            # mm
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
 MATT, SHINIEST = 1.08, 1.25  # likewise: what is left alone, and the brightest that is left
-SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
 
 
 @dataclass(frozen=True)
@@ -216,31 +214,6 @@ def reduced(target, size):
     return replace(target, texture=Texture(shrink(target.texture.rgb), shrink(target.texture.validity)))
 
 
-@dataclass(frozen=True)
-class Seat:
-    """Where a face sits on another head: model space to that head's, x -> scale * rotation @ x + translation (mm)."""
-
-    scale: float
-    rotation: np.ndarray
-    translation: np.ndarray
-
-    def __call__(self, vertices):
-        return (self.scale * vertices @ self.rotation.T + self.translation).astype(np.float32)
-
-
-def seat_on(model, identity, head):
-    """The Seat that lays eyes, nose and mouth of a neutral face over those of another head.
-
-    A photo does not tell how large its face is, and fits differ in how a head is tilted in its own space; the source's
-    size and tilt are what its pose belongs to.
-
-    identity, head : (n_id,) of the face and of the head it shall sit on
-    """
-    anchors = model.landmarks[SEAT_LANDMARKS]
-    face, other = (model.shape(i, rows=anchors)[anchors].astype(np.float64) for i in (identity, head))
-    return Seat(*similarity(face, other))
-
-
 def render(model, identity, texture, expression, rotation, translation, light, focal, principal_point, frame_size,
            seat=None):
     """Draws a face into a frame.
@@ -252,7 +225,7 @@ def render(model, identity, texture, expression, rotation, translation, light, f
     texture : (S, S, 3) float32 albedo
     rotation, translation, light, focal, principal_point : of the frame's track
     frame_size : (2,) int, height and width
-    seat : Seat of the face on the head whose pose this is; default its own
+    seat : compositing.seat.Seat of the face on the head whose pose this is; default its own
 
     Returns
     -------

@@ -2,16 +2,19 @@
 
 The fit of each frame is off by a fraction of a pixel, differently each time, and the photo's pores shimmer by it: its
 detail moves against the video's. The source itself tells how its skin has moved since the frame before (dense optical
-flow: T. Kroeger et al. 2016, arXiv:1603.03590). Along that motion the rendering is mixed with the one before, as far as
-both show the same: where they differ by more than SAME, at a closing lid or an opening mouth, the new one stands alone.
+flow: T. Kroeger et al. 2016, arXiv:1603.03590). Along that motion the rendering is mixed with the one before, so much
+that it changes no more than the source's own skin does there, and as far as both show the same: where they differ by
+more than SAME, at a closing lid or an opening mouth, the new one stands alone.
 """
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-SHARE = 0.5                  # of the frame before, where both agree
+SHARE = 0.6                  # of the frame before, at most
 SAME = 0.10                  # difference, of 1, over which the share fades
+BROAD = 0.05                 # of the window's width: over how wide a neighbourhood the changes are measured
+LUMINANCE = np.float32([0.299, 0.587, 0.114])
 FLOW_SIDE = 320              # pixels: larger windows are reduced for the flow
 
 
@@ -63,8 +66,12 @@ class Steadier:
         carried = cv2.remap(old_rgb, x, y, cv2.INTER_CUBIC)
         known = cv2.remap(old_mask.astype(np.float32), x, y, cv2.INTER_LINEAR) * mask > 0.99
         known = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8))
+        moved = cv2.remap(old_grey, x + np.float32(old_left), y + np.float32(old_top), cv2.INTER_LINEAR)
+        own = cv2.absdiff(grey[top:bottom, left:right], moved).astype(np.float32) / 255
+        around = lambda change: cv2.GaussianBlur(change * known, (0, 0), BROAD * width)
+        share = 1 - around(own) / np.maximum(around(np.abs((rgb - carried) @ LUMINANCE)), 1e-4)
         gap = cv2.blur(np.abs(rgb - carried).max(axis=2), (5, 5)) / SAME
-        share = SHARE * np.exp(-gap * gap) * known
+        share = np.clip(share, 0, SHARE) * np.exp(-gap * gap) * known
         return np.clip(rgb + share[..., None] * (carried - rgb), 0, 1)
 
     def _motion(self, now, before):

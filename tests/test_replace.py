@@ -17,7 +17,6 @@ import compositing.replace
 import compositing.virtual
 import fitting.fit
 import fitting.track
-from compositing.retarget import SEAT_LANDMARKS, seat_on
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.images import read_image
@@ -461,24 +460,6 @@ def test_a_virtual_portrait_is_the_same_each_time_and_has_a_face(capsys, tmp_pat
     assert run(compositing.virtual.main, "8", "-o", tmp_path / "b.png") == 0
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
     assert len(FaceDetector().detect(read_image(tmp_path / "a.png"))) == 1
-
-
-def test_a_face_sits_on_the_head_whose_pose_it_takes(model):
-    """A head's own face sits where it is; a face that is larger, tilted and elsewhere comes back to it."""
-    rng = np.random.default_rng(0)
-    head = rng.normal(size=model.identity_count)
-    own = seat_on(model, head, head)
-    vertices = model.shape(head)
-    np.testing.assert_allclose(own(vertices), vertices, atol=1e-3)
-    anchors = model.landmarks[SEAT_LANDMARKS]
-    for other in rng.normal(size=(3, model.identity_count)):
-        seat = seat_on(model, other, head)
-        face = model.shape(other)
-        gap = lambda placed: np.linalg.norm((placed - vertices)[anchors], axis=1)
-        assert (gap(seat(face)) ** 2).sum() < (gap(face) ** 2).sum()
-        for scale in (0.98, 1.02):                                    # no other size would do better
-            worse = replace(seat, scale=seat.scale * scale)
-            assert (gap(worse(face)) ** 2).sum() > (gap(seat(face)) ** 2).sum()
 
 
 def test_a_mask_and_a_tone(inputs, first, tmp_path, capsys):

@@ -37,6 +37,25 @@ def test_noise_falls_to_the_variance_of_an_exponential_mean():
     assert np.mean(errors[10:]) == pytest.approx(sigma ** 2 * (1 - SHARE) / (1 + SHARE), rel=0.1)
 
 
+def test_what_changes_no_more_than_the_source_is_left_alone():
+    """A source that flickers by itself: a rendering that flickers as much stays, a stronger one comes down to it."""
+    still, rng = skin()[:SIZE, :SIZE], np.random.default_rng(4)
+    base, changes = window_of(still), {}
+    for strength in (1.0, 2.0):
+        steadier, before, sizes = Steadier(), None, []
+        for _ in range(12):
+            noise = rng.normal(0, 4, still.shape[:2])[..., None]
+            frame = np.clip(still + noise, 0, 255).astype(np.uint8)
+            rendering = base + strength * (window_of(frame) - base)
+            out = steadier(frame, WINDOW, rendering, MASK)
+            if before is not None:
+                sizes.append([np.abs(out - before)[INSIDE].mean(), np.abs(out - rendering)[INSIDE].mean()])
+            before = out
+        changes[strength] = np.mean(sizes[3:], axis=0)
+    assert changes[1.0][1] < 0.15 * changes[1.0][0]            # hardly mixed
+    assert changes[2.0][0] == pytest.approx(changes[1.0][0], rel=0.25)
+
+
 def test_what_moves_with_the_skin_stays_as_it_is():
     whole, steadier = skin(2), Steadier()
     for t in range(6):
