@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from compositing.lids import LOWER_LIDS, UPPER_LIDS
 from compositing.mouth import opening
-from compositing.relative import LOWER_LIDS, UPPER_LIDS
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import rotation_matrix
 from facemodel.light import shade

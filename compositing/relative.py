@@ -3,14 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from compositing.lids import follow_lids
 from compositing.replace import calm_frames
 from facemodel.camera import axis_angle, rotation_matrix
 
 MAX_TURN = 6.0              # degrees that a turn of the head never reaches
-UPPER_LIDS, LOWER_LIDS = ((37, 38), (43, 44)), ((41, 40), (47, 46))      # of both eyes, iBUG's numbers
-BLINKS = ("eyeBlinkRight", "eyeBlinkLeft")                               # of the same eyes
-SHUT = 1.0                  # mm between lids' landmarks in fits of closed eyes (their lashes)
-SHUT_HERE = 0.3             # mm that closed eyes are drawn with
 
 
 def resting_frames(model, track):
@@ -56,7 +53,8 @@ def relative_expression(model, track, fit):
     less = np.where(own < rest, own / np.maximum(rest, 1e-6), 1.0)
     change = given - rest
     out = np.clip(own + change * np.where(change > 0, more, less), 0, high)
-    return _with_lids(model, track, rest, fit.identity, own, out).astype(np.float32)
+    followed = follow_lids(model, track.identity, given, rest, fit.identity, out, own, widen=False)
+    return followed.astype(np.float32)
 
 
 def turns(model, track, limit=MAX_TURN):
@@ -77,36 +75,3 @@ def turns(model, track, limit=MAX_TURN):
 
 def _eyes_and_brows(model):
     return np.array([name.startswith(("eye", "brow")) for name in model.expression_names])
-
-
-def lid_gaps(model, identity, expressions):
-    """Mean distance of upper from lower lid, downwards, in mm, negative where they cross: (F, n_exp) -> (F, 2)."""
-    marks = model.landmarks
-    out = []
-    for expression in expressions:
-        y = model.shape(identity, expression, rows=marks)[marks, 1]
-        out.append([np.mean(y[list(b)] - y[list(a)]) for a, b in zip(UPPER_LIDS, LOWER_LIDS)])
-    return np.array(out, np.float64)
-
-
-def _with_lids(model, track, rest, identity, own, out):
-    """Expressions `out` (F, n_exp) with the blinks that narrow the eyes by the source's factor.
-
-    Coefficients add up differently on differently shaped eyes: the same sum shuts one and leaves a slit in another.
-    """
-    if not set(BLINKS) <= set(model.expression_names):
-        return out
-    share = (lid_gaps(model, track.identity, track.expression) - SHUT) / np.maximum(
-        lid_gaps(model, track.identity, rest[None]) - SHUT, 1.0)
-    share = np.clip(share, 0, 1)
-    wanted = SHUT_HERE + share * (lid_gaps(model, identity, own[None]) - SHUT_HERE)
-    gaps = lid_gaps(model, identity, out)
-    certain = np.clip((1 - share) / 0.3, 0, 1)
-    for eye, name in enumerate(BLINKS):
-        k = model.expression_names.index(name)
-        step = np.zeros(model.expression_count)
-        step[k] = 0.5
-        closing = (lid_gaps(model, identity, own[None]) - lid_gaps(model, identity, (own + step)[None]))[0, eye] / 0.5
-        blink = out[:, k] + certain[:, eye] * (gaps[:, eye] - wanted[:, eye]) / max(closing, 1.0)
-        out[:, k] = np.clip(blink, 0, max(model.expression_range[1], own[k]))
-    return out

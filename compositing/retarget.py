@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from compositing.lids import follow_lids
 from facemodel.atlas import texture_to_image, to_texture
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
@@ -163,6 +164,7 @@ def retarget_expression(model, track, target):
     Mouth and jaw are taken over as they are. What eyes and brows rest at belongs to the person: the source's resting
     value (its median over the trusted frames) is mapped to the one in the target's photo, 0 stays 0 and fully closed
     or raised stays so, with straight lines between. Without this a narrow-eyed actor half closes the target's eyes.
+    How far the lids then part follows the source's (compositing.lids).
 
     Parameters
     ----------
@@ -178,12 +180,13 @@ def retarget_expression(model, track, target):
     usable = track.status == "ok"
     if low != 0 or not usable.any():
         return out
+    rest = np.median(track.expression[usable], axis=0).astype(np.float64)
+    own = rest.copy()
     for k, name in enumerate(model.expression_names):
         if name.startswith(("eye", "brow")):
-            rest = float(np.clip(np.median(track.expression[usable, k]), 0.02, 0.9))
-            own = float(np.clip(target.expression[k], 0, 0.9))
-            out[:, k] = np.interp(track.expression[:, k], [0, rest, high], [0, own, high])
-    return out
+            own[k] = np.clip(target.expression[k], 0, 0.9)
+            out[:, k] = np.interp(track.expression[:, k], [0, np.clip(rest[k], 0.02, 0.9), high], [0, own[k], high])
+    return follow_lids(model, track.identity, track.expression, rest, target.identity, out, own).astype(np.float32)
 
 
 def texture_size_for(model, track, largest=TEXTURE_SIZE, smallest=256):

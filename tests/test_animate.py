@@ -12,8 +12,9 @@ import compositing.animate
 import fitting.fit
 import fitting.track
 from compositing.animate import PHOTO_COLOUR, Hold, PhotoFrame, even_photo, photo_planes
+from compositing.lids import lid_gaps
 from compositing.puppet import Puppet, _carried, _filled
-from compositing.relative import MAX_TURN, lid_gaps, relative_expression, turns
+from compositing.relative import MAX_TURN, relative_expression, turns
 from compositing.retarget import target_from_photo
 from compositing.video_writer import VideoWriter
 from facemodel.camera import axis_angle, rotation_matrix

@@ -1,0 +1,59 @@
+"""Eyes that open as far as another's: distances against the posed model, eyes of other shapes made to follow."""
+import numpy as np
+import pytest
+
+from compositing.lids import BLINKS, LOWER_LIDS, SHUT, SHUT_HERE, UPPER_LIDS, follow_lids, lid_gaps
+
+
+def coefficients(model, **values):
+    out = np.zeros(model.expression_count)
+    for name, value in values.items():
+        for side in ("Left", "Right"):
+            out[model.expression_names.index(name + side)] = value
+    return out
+
+
+def test_gaps_are_those_of_the_posed_model(model):
+    rng = np.random.default_rng(0)
+    identity, expressions = rng.normal(size=model.identity_count), rng.uniform(0, 1, (3, model.expression_count))
+    for expression, gap in zip(expressions, lid_gaps(model, identity, expressions)):
+        y = model.shape(identity, expression)[model.landmarks, 1]
+        wanted = [np.mean(y[list(b)] - y[list(a)]) for a, b in zip(UPPER_LIDS, LOWER_LIDS)]
+        assert gap == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_other_eyes_close_and_open_by_the_sources_share(model, seed):
+    rng = np.random.default_rng(seed)
+    source, other = rng.normal(0, 0.8, (2, model.identity_count))
+    rest, own = coefficients(model, eyeBlink=0.1, eyeWide=0.1), coefficients(model, eyeSquint=0.2)
+    given = np.array([rest, rest + coefficients(model, eyeBlink=0.3), rest + coefficients(model, eyeWide=0.3)])
+    followed = follow_lids(model, source, given, rest, other, np.repeat(own[None], 3, axis=0), own)
+    share = lambda person, now, at: (lid_gaps(model, person, now) - at) / (lid_gaps(model, person, now[:1]) - at)
+    wanted, found = share(source, given, SHUT), share(other, followed, SHUT_HERE)
+    assert np.array_equal(followed[0], own) and (wanted[1] < 0.8).all() and (wanted[2] > 1.1).all()
+    weight = np.clip(np.abs(1 - wanted) / 0.3, 0, 1)                     # small changes are followed in part
+    np.testing.assert_allclose(found, 1 + weight * (wanted - 1), atol=0.03)
+    eyes = [k for k, name in enumerate(model.expression_names) if name.startswith(("eyeBlink", "eyeWide"))]
+    others = np.setdiff1d(np.arange(model.expression_count), eyes)
+    assert np.array_equal(followed[:, others], np.repeat(own[None], 3, axis=0)[:, others])
+    assert (followed >= 0).all() and (followed <= 1).all()
+
+
+def test_shut_eyes_shut(model):
+    rng = np.random.default_rng(9)
+    source, other = rng.normal(0, 0.8, (2, model.identity_count))
+    rest = np.zeros(model.expression_count)
+    given = np.array([rest, coefficients(model, eyeBlink=1.0)])
+    slit = np.array([rest, coefficients(model, eyeBlink=0.5)])
+    gaps = lid_gaps(model, other, follow_lids(model, source, given, rest, other, slit, rest))
+    assert (gaps[1] < 1).all() and (gaps[0] > 4).all()
+
+
+def test_narrowing_only(model):
+    rest = np.zeros(model.expression_count)
+    given = coefficients(model, eyeWide=0.5)[None]
+    out = follow_lids(model, rest[:1], given, rest, rest[:1], rest[None], rest, widen=False)
+    assert not out.any()
+    assert follow_lids(model, rest[:1], given, rest, rest[:1], rest[None], rest).any()
+    assert set(BLINKS) <= set(model.expression_names)
