@@ -1,9 +1,10 @@
-"""The mouth redrawn (section 5.4): the source's mouth, put where the inferred texture has its own and in its colours.
+"""The mouth redrawn (section 5.4): the source's mouth, put where the inferred texture has its own and as bright.
 
-What a network infers inside the mouth is right in place and colour and poor in detail; the source's frame has the
-detail. For every texel of the inferred mouth SIFT flow says where the source's texture shows the same, and that is
-drawn there. The paper speaks of the flow from source to target; here it points from the inferred texel to the
-source's, so every texel gets exactly one colour.
+What a network infers inside the mouth is right in place and poor in detail, and of a tongue it makes teeth; the
+source's frame has both. For every texel of the inferred mouth SIFT flow says where the source's texture shows the same,
+and that is drawn there. The paper speaks of the flow from source to target; here it points from the inferred texel to
+the source's, so every texel gets exactly one colour. A closed-lipped photo says nothing of the colour of its teeth: the
+source's stay, and compositing.tone gives the mouth the frame's light.
 """
 from __future__ import annotations
 
@@ -18,7 +19,6 @@ from compositing.sift_flow import FlowSettings, sift_flow, unary_costs
 GRID = 256                  # texels per side of the chart on which is matched: the generator's size
 MARGIN = 6                  # texels of that grid around the mouth that take part: the lips
 REACH = 8                   # and around these: so far do descriptors look
-COARSE = 2.0                # texels of that grid: blur in which the inferred mouth, without detail, is compared
 LUMINANCE = np.float32([0.299, 0.587, 0.114])
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))       # upper and lower landmark, iBUG's numbers
 INNER_CORNERS = (60, 64)
@@ -32,11 +32,9 @@ class MouthSettings:
     seen : validity of the source's texel from which on it is drawn wholly
     smooth : standard deviation of the blur that makes a flow of whole texels continuous, texels of 1 / GRID
     support : standard deviation in texels of the window over which a flow is placed between texels
-    keep : share of the frame before in the flow drawn with, and in the colour match
+    keep : share of the frame before in the flow drawn with, and in the match of brightness
     jump : difference between a flow and the one before, texels of 1 / GRID, from which on nothing is kept
-    gain : bounds of the colour match's factor
-    agreement : difference in colour (norm over RGB, both blurred) up to which the redrawn mouth is believed; at twice
-        that the inferred one stays: what is redrawn shall add detail and change nothing broad
+    gain : bounds of the factor that matches the brightness
     """
 
     closed: float = 0.10
@@ -46,8 +44,7 @@ class MouthSettings:
     support: float = 3.0
     keep: float = 0.6
     jump: float = 3.0
-    gain: tuple = (0.6, 1.6)
-    agreement: float = 0.15
+    gain: tuple = (0.8, 1.25)
 
 
 DEFAULT = MouthSettings()
@@ -66,7 +63,7 @@ def opening(vertices, landmarks):
 
 
 class MouthRedrawer:
-    """Redraws the mouth of one clip's frames, in order; it remembers the last frame's flow and colours.
+    """Redraws the mouth of one clip's frames, in order; it remembers the last frame's flow and brightness.
 
     Parameters
     ----------
@@ -163,20 +160,16 @@ class MouthRedrawer:
         """Texture with the mouth drawn along the flow. inferred, source, validity : their windows on the grid."""
         s, size = self._settings, texture.shape[0]
         inner, place = self._outer.inside(self._window), self._window.at(size)
-        # colours and weights on the grid
+        # brightness and weights on the grid
         seen = np.clip(self._along(validity, GRID, GRID, cv2.INTER_LINEAR) / s.seen, 0, 1)
         weight = fade * self._mouth * seen
-        coarse = [cv2.GaussianBlur(np.ascontiguousarray(a), (0, 0), COARSE)
-                  for a in (inferred[inner], self._along(source, GRID, GRID, cv2.INTER_LINEAR))]
-        match = _affine(*coarse, weight, s.gain)
+        match = _brightness(inferred[inner], self._along(source, GRID, GRID, cv2.INTER_LINEAR), weight, s.gain)
         self._match = match if self._match is None else s.keep * self._match + (1 - s.keep) * match
-        factor, offset = self._match
-        weight = weight * _agreement(factor * coarse[1] + offset, coarse[0], s.agreement)
         # texels at the texture's own size
         before = texture[place]
         weight = np.clip(_enlarged(weight.astype(np.float32), before.shape[:2]), 0, 1)[..., None]
         crop = self._outer.of(source_texture)
-        redrawn = factor * self._along(crop, source_texture.shape[0], size, cv2.INTER_CUBIC) + offset
+        redrawn = np.float32(self._match) * self._along(crop, source_texture.shape[0], size, cv2.INTER_CUBIC)
         out = texture.copy()
         out[place] = before + weight * (np.clip(redrawn, 0, 1.3) - before)
         return out
@@ -247,11 +240,6 @@ def _enlarged(array, shape):
     return array if array.shape[:2] == shape else cv2.resize(array, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _agreement(given, wanted, limit):
-    """1 where colours (h, w, 3) differ by at most `limit`, 0 from twice that on, between them linear: (h, w)."""
-    return np.clip(2 - np.linalg.norm(given - wanted, axis=2) / limit, 0, 1)
-
-
 def _between_texels(first, second, valid, flow, support):
     """What a flow of whole texels lacks: (h, w, 2) float32 in [-0.5, 0.5].
 
@@ -280,10 +268,10 @@ def _blur_to_match(sharp, soft, window, largest=3.0):
     return float(np.interp(-wanted, -np.minimum.accumulate(values), sigmas))
 
 
-def _affine(wanted, given, weight, bounds, rounds=3, floor=0.02, texels=100):
-    """Per channel the factor and offset from mean and spread, without the texels that fit worst: (2, 3) float32.
+def _brightness(wanted, given, weight, bounds, texels=100):
+    """What to multiply colours by to be on average as bright as others: float in `bounds`.
 
-    Little evidence changes little: a spread counts as at least `floor`, and so many `texels` speak for no change.
+    Little evidence changes little: so many `texels` speak for no change.
 
     Parameters
     ----------
@@ -291,22 +279,7 @@ def _affine(wanted, given, weight, bounds, rounds=3, floor=0.02, texels=100):
     weight : (h, w)
     bounds : least and largest factor
     """
-    robust, factor, offset = weight.astype(np.float64), np.ones(3), np.zeros(3)
-    for _ in range(rounds):
-        total = robust.sum()
-        trust = total / (total + texels)
-        (target, wide), (middle, narrow) = (_mean_and_spread(a, robust, floor) for a in (wanted, given))
-        factor = 1 + trust * (np.clip(wide / narrow, *bounds) - 1)
-        offset = trust * (target - factor * middle)
-        misfit = np.linalg.norm(given * factor + offset - wanted, axis=2)
-        typical = max(1.5 * (misfit * robust).sum() / max(total, 1e-6), 1e-3)
-        robust = weight / np.maximum(misfit / typical, 1) ** 2
-    return np.float32([factor, offset])
-
-
-def _mean_and_spread(colours, weight, floor):
-    """Weighted mean and standard deviation, the latter at least `floor`, of (h, w, 3): (3,), (3,)."""
-    total = max(weight.sum(), 1e-6)
-    mean = (colours * weight[..., None]).sum(axis=(0, 1)) / total
-    variance = ((colours - mean) ** 2 * weight[..., None]).sum(axis=(0, 1)) / total
-    return mean, np.sqrt(variance + floor ** 2)
+    total = float(weight.sum())
+    mean = lambda a: float((a @ LUMINANCE * weight).sum()) / max(total, 1e-6)
+    factor = np.clip(mean(wanted) / max(mean(given), 0.02), *bounds)
+    return float(1 + total / (total + texels) * (factor - 1))

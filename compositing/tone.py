@@ -3,14 +3,17 @@
 On the skin around the features the ratio of source and rendered target is gathered in cells of the chart, so that it
 stays with the face as it moves, and spread smoothly over all of it. Pores and wrinkles are finer than the cells and
 stay. Near the face's border the ratio is applied whole: there the target must meet the source's cheeks and neck. Inside
-as much of the person's own tone is kept as SKIN says:
+it changes in brightness only, for a blush of the source's is not the target's, and as much of the person's own tone is
+kept as SKIN says:
 
     source   nothing: the skin's mean is the source's everywhere
-    auto     up to AUTO_KEEPS per channel, about what passes for shadow beside a neck of the other tone
+    auto     of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and of
+             the colour up to AUTO_COLOUR: all of it taken away would turn a tan skin's paler parts lilac
     target   all of it; where two people differ much, the border shows it
 
-Eyes and teeth have no skin: what makes one person's skin out of another's would make them glow. They get what makes the
-white of the target's eyes that of the source's.
+Eyes and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what makes
+the white of the target's that of the source's, the inside of the mouth what makes its mean that of the source's; before
+one has been seen, what the eyes get.
 
 Ratios are of code values, which for a power-law transfer is the same as a ratio of linear light.
 """
@@ -25,10 +28,10 @@ DOUBT = 0.02                 # weight, in vertices a cell, with which the mean s
 LARGEST = 0.9                # of the ratio's logarithm
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 EYE_MEMORY = 0.97            # longer: lids come over the eyes
-LEAST_EYES = 12              # vertices
-AUTO_KEEPS = 0.04            # of the ratio's logarithm
+LEAST = 12                   # vertices of eyes or mouth that say something
+AUTO_KEEPS, AUTO_COLOUR = 0.04, 0.08      # of the ratio's logarithm: of its mean over the channels, and of the rest
 BORDER = 3.0                 # cells from the face's border inwards over which its own tone comes in
-KEEPS = {"source": 0.0, "auto": AUTO_KEEPS, "target": np.inf}
+KEEPS = {"source": (0.0, 0.0), "auto": (AUTO_KEEPS, AUTO_COLOUR), "target": (np.inf, np.inf)}
 SKIN = tuple(KEEPS)
 
 
@@ -41,16 +44,17 @@ class ToneMatch:
     skin : (N,) bool, skin that both people have: the face without brows, eyes, lips and mouth
     outer : (N,) bool, outside the face; its border is where the target has to meet the source
     keep : one of SKIN
-    eyes, teeth : (N,) float in [0, 1], how far a vertex belongs to the eyeballs and to the inside of the mouth
+    eyes, mouth : (N,) float in [0, 1], how far a vertex belongs to the eyeballs and to the inside of the mouth
     """
 
-    def __init__(self, uv, skin, outer, keep="auto", eyes=None, teeth=None):
+    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None):
         if keep not in KEEPS:
             raise ValueError(f"keep is {keep!r}, but must be one of {', '.join(SKIN)}")
         self._skin, self._keep = np.asarray(skin, bool), KEEPS[keep]
         none = np.zeros(len(uv), np.float32)
-        self._eyes, self._bare = (np.float32(none if x is None else x) for x in (eyes, teeth))
-        self._bare = np.clip(np.maximum(self._eyes, self._bare), 0, 1)[:, None]
+        eyes, mouth = (np.float32(none if x is None else x) for x in (eyes, mouth))
+        self._in_eyes, self._in_mouth = eyes > 0.5, (mouth > 0.5) & (eyes < 0.05)
+        self._eyes, self._mouth = eyes[:, None], (mouth * (eyes < 0.05))[:, None]
         self._place = np.float32([uv[:, 0] * CELLS, (1 - uv[:, 1]) * CELLS]).T
         column, row = np.clip(self._place.astype(int), 0, CELLS - 1).T
         self._cell = row * CELLS + column
@@ -62,15 +66,16 @@ class ToneMatch:
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._total, self._weight, self._eye_ratio = None, None, None
+        self._total = self._weight = self._eye_ratio = self._mouth_ratio = None
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"total": self._total, "weight": self._weight, "eyes": self._eye_ratio}
+        return {"total": self._total, "weight": self._weight, "eyes": self._eye_ratio, "mouth": self._mouth_ratio}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._total, self._weight, self._eye_ratio = state["total"], state["weight"], state["eyes"]
+        self._total, self._weight, self._eye_ratio, self._mouth_ratio = (
+            state[k] for k in ("total", "weight", "eyes", "mouth"))
 
     def gain(self, source, target, visible):
         """What to multiply the rendered colours by at every vertex, after one more frame.
@@ -96,18 +101,19 @@ class ToneMatch:
         else:
             self._total = MEMORY * self._total + (1 - MEMORY) * now
             self._weight = MEMORY * self._weight + (1 - MEMORY) * count
-        skin = self._at_vertices(self._field())
-        self._see_eyes(source, target, visible)
-        if self._eye_ratio is None:
-            return np.exp(skin)
-        return np.exp(skin + self._bare * (self._eye_ratio - skin))
-
-    def _see_eyes(self, source, target, visible):
-        seen = (self._eyes > 0.5) & visible
-        if seen.sum() >= LEAST_EYES:
-            ratio = _white(source[seen]) / np.maximum(_white(target[seen]), 0.02)
-            now = np.log(np.clip(ratio, np.exp(-LARGEST), np.exp(LARGEST))).astype(np.float32)
-            self._eye_ratio = now if self._eye_ratio is None else EYE_MEMORY * self._eye_ratio + (1 - EYE_MEMORY) * now
+        out = self._at_vertices(self._field())
+        in_eyes, in_mouth = self._in_eyes & visible, self._in_mouth & visible
+        if in_eyes.sum() >= LEAST:
+            self._eye_ratio = _followed(self._eye_ratio, _white(source[in_eyes]), _white(target[in_eyes]), EYE_MEMORY)
+        if in_mouth.sum() >= LEAST:
+            means = source[in_mouth].mean(axis=0), target[in_mouth].mean(axis=0)
+            self._mouth_ratio = _followed(self._mouth_ratio, *means, MEMORY)
+        if self._eye_ratio is not None:
+            out = out + self._eyes * (self._eye_ratio - out)
+        mouth = self._eye_ratio if self._mouth_ratio is None else self._mouth_ratio
+        if mouth is not None:
+            out = out + self._mouth * (mouth - out)
+        return np.exp(out)
 
     def _field(self):
         """The logarithm of the gain in every cell: (CELLS, CELLS, 3) float32."""
@@ -116,19 +122,33 @@ class ToneMatch:
         mean = self._total.sum(axis=(0, 1)) / self._weight.sum()
         blur = lambda a: cv2.GaussianBlur(a, (0, 0), SPREAD, borderType=cv2.BORDER_CONSTANT)
         weight = blur(self._weight)[..., None]
-        smooth = (blur(self._total) + DOUBT * mean) / (weight + DOUBT)
-        kept = np.clip(mean, -self._keep, self._keep)
-        return (smooth - self._inside[..., None] * kept).astype(np.float32)
+        local = (blur(self._total) + DOUBT * mean) / (weight + DOUBT) - mean
+        (grey, colour), (_, local_colour) = _parts(mean), _parts(local)
+        most, most_colour = self._keep
+        kept = np.clip(grey, -most, most) + colour * min(1.0, most_colour / max(np.linalg.norm(colour), 1e-9))
+        return (mean + local - self._inside[..., None] * (kept + local_colour)).astype(np.float32)
 
     def _at_vertices(self, field):
         x, y = (np.ascontiguousarray(self._place[:, k, None] - 0.5, np.float32) for k in (0, 1))
         return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
 
 
+def _parts(ratio):
+    """The mean over the channels (..., 1) of a log ratio (..., 3), and what is left."""
+    grey = ratio.mean(axis=-1, keepdims=True)
+    return grey, ratio - grey
+
+
+def _followed(past, source, target, memory):
+    """The log ratio (3,) float32 of two colours, smoothed in time; past : that of the frame before, or None."""
+    ratio = np.clip(np.log(np.maximum(source, 0.01) / np.maximum(target, 0.02)), -LARGEST, LARGEST).astype(np.float32)
+    return ratio if past is None else memory * past + (1 - memory) * ratio
+
+
 def _white(colours):
     """The white of the eye, (3,): the mean of the brighter half of the eyes' colours (n, 3)."""
     light = colours.mean(axis=1)
-    return np.maximum(colours[light >= np.median(light)].mean(axis=0), 0.02)
+    return colours[light >= np.median(light)].mean(axis=0)
 
 
 def _agreeing(ratio, rounds=3, usual=0.08):
