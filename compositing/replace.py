@@ -68,6 +68,7 @@ from fitting.lift import Lifter, Texture
 from fitting.progress import progress_bar
 from fitting.solver import NUMBA, engine_for
 from fitting.span import cut_track, resolve_span
+from fitting.texture import bare_skin
 from fitting.track import read_pictures, track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import WHOLE, Span, VideoFrame, VideoReader, probe
@@ -116,8 +117,8 @@ class Compositor:
         self._inner, self._outer = seam.seam_regions(model)
         nodes = model.coarse_index
         region = lambda name: model.regions[name][nodes]
-        self._tone = ToneMatch(model.uv[nodes], ~self._inner & (region("face") > 0.9), self._outer, skin,
-                               region("eyes"), region("mouth_interior"))
+        self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
+                               region("mouth_interior"), region("lips"))
         self._expression = retarget_expression(model, track, target)
         self._seat = seat or seat_on(model, target.identity, track.identity)
         self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)

@@ -3,17 +3,16 @@
 On the skin around the features the ratio of source and rendered target is gathered in cells of the chart, so that it
 stays with the face as it moves, and spread smoothly over all of it. Pores and wrinkles are finer than the cells and
 stay. Near the face's border the ratio is applied whole: there the target must meet the source's cheeks and neck. Inside
-it changes in brightness only, for a blush of the source's is not the target's, and as much of the person's own tone is
-kept as SKIN says:
+as much of the person's own tone is kept as SKIN says:
 
     source   nothing: the skin's mean is the source's everywhere
     auto     of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and of
              the colour up to AUTO_COLOUR: all of it taken away would turn a tan skin's paler parts lilac
     target   all of it; where two people differ much, the border shows it
 
-Eyes and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what makes
-the white of the target's that of the source's, the inside of the mouth what makes its mean that of the source's; before
-one has been seen, what the eyes get.
+Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
+makes the white of the target's that of the source's, the inside of the mouth what makes its mean that of the source's
+(before it has been seen, what the eyes get), and so do lips, up to LIPS_KEEP of their own.
 
 Ratios are of code values, which for a power-law transfer is the same as a ratio of linear light.
 """
@@ -27,7 +26,8 @@ SPREAD = 2.5                 # cells: standard deviation of the smoothing
 DOUBT = 0.02                 # weight, in vertices a cell, with which the mean speaks where nothing was seen
 LARGEST = 0.9                # of the ratio's logarithm
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
-EYE_MEMORY = 0.97            # longer: lids come over the eyes
+MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9}         # likewise; lids come over eyes, and lips are pressed
+LIPS_KEEP = 0.15             # of the ratio's logarithm
 LEAST = 12                   # vertices of eyes or mouth that say something
 AUTO_KEEPS, AUTO_COLOUR = 0.04, 0.08      # of the ratio's logarithm: of its mean over the channels, and of the rest
 BORDER = 3.0                 # cells from the face's border inwards over which its own tone comes in
@@ -41,20 +41,21 @@ class ToneMatch:
     Parameters
     ----------
     uv : (N, 2) float, the vertices' place on the chart, v up
-    skin : (N,) bool, skin that both people have: the face without brows, eyes, lips and mouth
+    skin : (N,) bool, skin that both people have: the face without brows, lids, eyes, lips and mouth
     outer : (N,) bool, outside the face; its border is where the target has to meet the source
     keep : one of SKIN
-    eyes, mouth : (N,) float in [0, 1], how far a vertex belongs to the eyeballs and to the inside of the mouth
+    eyes, mouth, lips : (N,) float in [0, 1], how far a vertex belongs to the eyeballs, to the mouth's inside, the lips
     """
 
-    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None):
+    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None, lips=None):
         if keep not in KEEPS:
             raise ValueError(f"keep is {keep!r}, but must be one of {', '.join(SKIN)}")
         self._skin, self._keep = np.asarray(skin, bool), KEEPS[keep]
         none = np.zeros(len(uv), np.float32)
-        eyes, mouth = (np.float32(none if x is None else x) for x in (eyes, mouth))
-        self._in_eyes, self._in_mouth = eyes > 0.5, (mouth > 0.5) & (eyes < 0.05)
-        self._eyes, self._mouth = eyes[:, None], (mouth * (eyes < 0.05))[:, None]
+        parts = {name: np.float32(none if x is None else x) for name, x in (("lips", lips), ("eyes", eyes),
+                                                                              ("mouth", mouth))}
+        parts["lips"] = parts["lips"] * (1 - parts["mouth"])
+        self._parts = {name: (weight > 0.5, weight[:, None]) for name, weight in parts.items()}
         self._place = np.float32([uv[:, 0] * CELLS, (1 - uv[:, 1]) * CELLS]).T
         column, row = np.clip(self._place.astype(int), 0, CELLS - 1).T
         self._cell = row * CELLS + column
@@ -66,16 +67,15 @@ class ToneMatch:
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._total = self._weight = self._eye_ratio = self._mouth_ratio = None
+        self._total, self._weight, self._ratios = None, None, {}
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"total": self._total, "weight": self._weight, "eyes": self._eye_ratio, "mouth": self._mouth_ratio}
+        return {"total": self._total, "weight": self._weight, "ratios": dict(self._ratios)}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._total, self._weight, self._eye_ratio, self._mouth_ratio = (
-            state[k] for k in ("total", "weight", "eyes", "mouth"))
+        self._total, self._weight, self._ratios = state["total"], state["weight"], dict(state["ratios"])
 
     def gain(self, source, target, visible):
         """What to multiply the rendered colours by at every vertex, after one more frame.
@@ -102,17 +102,17 @@ class ToneMatch:
             self._total = MEMORY * self._total + (1 - MEMORY) * now
             self._weight = MEMORY * self._weight + (1 - MEMORY) * count
         out = self._at_vertices(self._field())
-        in_eyes, in_mouth = self._in_eyes & visible, self._in_mouth & visible
-        if in_eyes.sum() >= LEAST:
-            self._eye_ratio = _followed(self._eye_ratio, _white(source[in_eyes]), _white(target[in_eyes]), EYE_MEMORY)
-        if in_mouth.sum() >= LEAST:
-            means = source[in_mouth].mean(axis=0), target[in_mouth].mean(axis=0)
-            self._mouth_ratio = _followed(self._mouth_ratio, *means, MEMORY)
-        if self._eye_ratio is not None:
-            out = out + self._eyes * (self._eye_ratio - out)
-        mouth = self._eye_ratio if self._mouth_ratio is None else self._mouth_ratio
-        if mouth is not None:
-            out = out + self._mouth * (mouth - out)
+        for name, (inside, weight) in self._parts.items():
+            seen = inside & visible
+            if seen.sum() >= LEAST:
+                middle = _white if name == "eyes" else lambda colours: colours.mean(axis=0)
+                ratio = _log_ratio(middle(source[seen]), middle(target[seen]))
+                ratio = ratio - np.clip(ratio, -LIPS_KEEP, LIPS_KEEP) * (name == "lips")
+                past = self._ratios.get(name, ratio)
+                self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
+            ratio = self._ratios.get(name, self._ratios.get("eyes") if name == "mouth" else None)
+            if ratio is not None:
+                out = out + weight * (ratio - out)
         return np.exp(out)
 
     def _field(self):
@@ -120,29 +120,25 @@ class ToneMatch:
         if not self._weight.sum() > 0:
             return np.zeros((CELLS, CELLS, 3), np.float32)
         mean = self._total.sum(axis=(0, 1)) / self._weight.sum()
-        blur = lambda a: cv2.GaussianBlur(a, (0, 0), SPREAD, borderType=cv2.BORDER_CONSTANT)
-        weight = blur(self._weight)[..., None]
-        local = (blur(self._total) + DOUBT * mean) / (weight + DOUBT) - mean
-        (grey, colour), (_, local_colour) = _parts(mean), _parts(local)
-        most, most_colour = self._keep
+        smooth = (_blurred(self._total, SPREAD) + DOUBT * mean) / (_blurred(self._weight, SPREAD)[..., None] + DOUBT)
+        grey, (most, most_colour) = mean.mean(), self._keep
+        colour = mean - grey
         kept = np.clip(grey, -most, most) + colour * min(1.0, most_colour / max(np.linalg.norm(colour), 1e-9))
-        return (mean + local - self._inside[..., None] * (kept + local_colour)).astype(np.float32)
+        return (smooth - self._inside[..., None] * kept).astype(np.float32)
 
     def _at_vertices(self, field):
         x, y = (np.ascontiguousarray(self._place[:, k, None] - 0.5, np.float32) for k in (0, 1))
         return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
 
 
-def _parts(ratio):
-    """The mean over the channels (..., 1) of a log ratio (..., 3), and what is left."""
-    grey = ratio.mean(axis=-1, keepdims=True)
-    return grey, ratio - grey
+def _blurred(cells, width):
+    return cv2.GaussianBlur(cells, (0, 0), width, borderType=cv2.BORDER_CONSTANT)
 
 
-def _followed(past, source, target, memory):
-    """The log ratio (3,) float32 of two colours, smoothed in time; past : that of the frame before, or None."""
-    ratio = np.clip(np.log(np.maximum(source, 0.01) / np.maximum(target, 0.02)), -LARGEST, LARGEST).astype(np.float32)
-    return ratio if past is None else memory * past + (1 - memory) * ratio
+def _log_ratio(source, target):
+    """(3,) float32 of two colours."""
+    ratio = np.log(np.maximum(source, 0.01) / np.maximum(target, 0.02))
+    return np.clip(ratio, -LARGEST, LARGEST).astype(np.float32)
 
 
 def _white(colours):

@@ -183,11 +183,15 @@ def region_texture(model, name, atlas):
 
 
 def skin_weight(model, atlas):
-    """(S, S) float32, skin of the face without brows, eyes, lips and mouth."""
+    """(S, S) float32, bare_skin on the chart."""
+    return np.clip(to_texture(bare_skin(model)[:, None], model.triangles, atlas)[..., 0], 0, 1)
+
+
+def bare_skin(model):
+    """(V,) float32 in [0, 1], skin of the face without brows, eyes, lips and mouth, lids by half."""
     r = model.regions
     skin = r["face"] * (1 - r["eyebrows"]) * (1 - r["eyes"]) * (1 - r["lips"]) * (1 - r["mouth_interior"])
-    weight = to_texture((skin * (1 - 0.5 * r["eyelids"]))[:, None], model.triangles, atlas)[..., 0]
-    return np.clip(weight, 0, 1)
+    return (skin * (1 - 0.5 * r["eyelids"])).astype(np.float32)
 
 
 def albedo_texture(model, coefficients, atlas):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from compositing import seam
-from compositing.tone import AUTO_COLOUR, AUTO_KEEPS, LARGEST, MEMORY, ToneMatch
+from compositing.tone import AUTO_COLOUR, AUTO_KEEPS, LARGEST, LIPS_KEEP, MEMORY, ToneMatch
 
 SIDE = 60
 GRID = np.stack(np.meshgrid(np.linspace(0, 1, SIDE), np.linspace(0, 1, SIDE)), axis=-1).reshape(-1, 2)
@@ -102,31 +102,25 @@ def test_reach_draws_the_seam_out_to_where_the_pictures_differ():
     assert np.array_equal(labeller.flush()[0], np.arange(count) < 19)         # where both ends of the cut edge agree
 
 
-def test_a_blush_of_the_source_is_not_taken_over_but_its_shadow_is():
-    redder = np.where(np.abs(GRID - 0.5).max(axis=1)[:, None] < 0.15, [1.1, 1.0, 1.0], 1.0)
-    gain = np.log(match("source").gain(TARGET * redder, TARGET, ALL)[MIDDLE])
-    assert np.ptp(gain, axis=1).max() < 0.015 and 0.02 < gain.mean() < np.log(1.1) / 3 + 0.005
-    shadow = np.where(np.abs(GRID - 0.5).max(axis=1)[:, None] < 0.15, 0.9, 1.0) * np.ones(3)
-    gain = np.log(match("source").gain(TARGET * shadow, TARGET, ALL)[MIDDLE])
-    assert gain.max() < 0.5 * np.log(0.9)
-
-
-def test_eyes_and_mouth_get_their_own():
-    """Skin twice as bright, whites of the eyes a fifth brighter, the mouth's inside darker and redder; irises, the
-    darker third, say nothing. As long as the mouth is shut it is taken for an eye."""
+def test_eyes_lips_and_mouth_get_their_own():
+    """Skin twice as bright, whites of the eyes a fifth brighter, the mouth's inside darker and redder, lips a third
+    brighter; irises, the darker third, say nothing. As long as the mouth is shut it is taken for an eye."""
     eyes = (np.abs(GRID - [0.35, 0.4]).max(axis=1) < 0.05).astype(np.float32)
     mouth = (np.abs(GRID - [0.5, 0.7]).max(axis=1) < 0.05).astype(np.float32)
+    lips = (np.abs(GRID - [0.5, 0.6]).max(axis=1) < 0.04).astype(np.float32)
     target, white, dark = TARGET.copy(), np.array([1.25, 1.2, 1.15]), np.array([0.9, 0.7, 0.7])
     target[eyes > 0] = 0.6
     source = target * np.where(eyes[:, None] > 0, white, np.where(mouth[:, None] > 0, dark, 2.0))
+    source[lips > 0] = target[lips > 0] * 1.333
     iris = np.flatnonzero(eyes)[::3]
     target[iris], source[iris] = 0.1, 0.3
-    skin = ~OUTER & (eyes + mouth == 0)
-    tone = ToneMatch(GRID, skin, OUTER, "source", eyes, mouth)
+    skin = ~OUTER & (eyes + mouth + lips == 0)
+    tone = ToneMatch(GRID, skin, OUTER, "source", eyes, mouth, lips)
     gain = tone.gain(source, target, mouth == 0)
     assert np.allclose(gain[eyes + mouth > 0], white, rtol=0.02)
     gain = tone.gain(source, target, ALL)
     assert np.allclose(gain[eyes > 0], white, rtol=0.02) and np.allclose(gain[mouth > 0], dark, rtol=0.02)
     assert np.allclose(gain[skin], 2.0, rtol=0.02)
+    assert np.allclose(gain[lips > 0], 1.333 / np.exp(LIPS_KEEP), rtol=0.02)
     closed = tone.gain(np.where(eyes[:, None] > 0, 0.05, source), target, ALL)       # one frame of a blink
     assert np.abs(np.log(closed / gain))[eyes > 0].max() < 0.1
