@@ -69,11 +69,18 @@ def performances(skins, ict, model, actors, seed=0, poses=6):
 
 
 def faces(images, model, detector):
-    """The faces of pictures, laid out by BASE: (N, 448, 448, 3) uint8."""
+    """The faces of pictures, laid out by BASE: (N, 448, 448, 3) uint8.
+
+    Raises
+    ------
+    InputError : when there are none
+    """
     places, out = layout(model, BASE), []
     for image in images:
         for face in detector.detect(image)[:1]:
             out.append(cut(image, placement(detector.landmarks(image, face.box), places), BASE))
+    if not out:
+        raise InputError("no face found in FACES; give photos or clips of people without things before their faces")
     return np.stack(out)
 
 
