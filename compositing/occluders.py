@@ -77,11 +77,11 @@ class _Heights:
         self.along[box][nearer] = t[nearer]
 
 
-def _bend(start, angle, bones, curl, flat):
-    """Joints (n + 1, 3) of a finger that starts in a direction and curls towards the viewer's far side."""
+def _bend(start, angle, bones, curl, flat, turn=0.0):
+    """Joints (n + 1, 3) of a finger that curls in depth and turns in the picture at each joint."""
     joints, pitch = [np.asarray(start, float)], 0.0
     for bone in bones:
-        pitch += curl
+        pitch, angle = pitch + curl, angle + (turn if len(joints) > 1 else 0.25 * turn)
         step = bone * np.array([np.cos(angle) * np.cos(pitch), np.sin(angle) * np.cos(pitch), flat * np.sin(pitch)])
         joints.append(joints[-1] + step)
     return np.array(joints)
@@ -102,19 +102,21 @@ def draw_hand(rng, shape, scale, tip, skin):
     Layer
     """
     s, heights = scale * rng.uniform(0.9, 1.65), _Heights(shape)
-    way = rng.normal(-np.pi / 2, 0.9) if rng.random() < 0.8 else rng.uniform(-np.pi, np.pi)
+    way = rng.normal(-np.pi / 2, 0.9) if rng.random() < 0.7 else rng.uniform(-np.pi, np.pi)
     side, curl = rng.choice([-1, 1]), rng.choice([rng.uniform(0, 0.25), rng.uniform(0.2, 0.9)])
     ahead, across = np.array([np.cos(way), np.sin(way)]), np.array([-np.sin(way), np.cos(way)]) * side
     thin = rng.uniform(0.85, 1.15)
     length = 95 * s + sum(FINGERS[1]) * s * np.cos(min(2 * curl, 1.3))
     wrist = np.asarray(tip) - ahead * length
     spread, creases = rng.uniform(-0.02, 0.03) if rng.random() < 0.5 else rng.uniform(0, 0.16), []
+    bent = rng.choice([-1, 1]) * rng.uniform(0.2, 1.5) if rng.random() < 0.4 else 0.0       # a hand seen from its edge
     for k, bones in enumerate(FINGERS):
         off = (1.5 - k) * 20 * s
         knuckle = wrist + ahead * (92 - 3 * abs(k - 1)) * s + across * off
         angle = way + side * (1.5 - k) * spread + rng.normal(0, 0.05)
         own = max(0.0, curl + rng.normal(0, 0.12))
-        joints = _bend([*knuckle, rng.normal(0, 2) * s], angle, np.array(bones) * s, own, rng.choice([-1.0, 1.0]))
+        joints = _bend([*knuckle, rng.normal(0, 2) * s], angle, np.array(bones) * s, own, rng.choice([-1.0, 1.0]),
+                       bent * rng.uniform(0.7, 1.2))
         radius = np.array([10.5, 9.2, 8.3, 6.8]) * s * thin * (0.86 if k == 3 else 1)
         for j in range(3):
             heights.cone(4 * k + j, joints[j], joints[j + 1], radius[j], radius[j + 1])
