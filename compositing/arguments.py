@@ -7,6 +7,7 @@ from pathlib import Path
 import assets
 from compositing import credentials, labelling
 from compositing.graph_cut import COSTS
+from compositing.occlusion import MODES
 from compositing.pairs import Pair, parse_pairs
 from compositing.report import report_path
 from compositing.tone import SKIN
@@ -52,6 +53,9 @@ def build_parser(description=None):
     parser.add_argument("--mask", type=Path, metavar="VIDEO",
                         help="a video of the source's size, frame by frame beside it, white where nothing is ever "
                              "painted: a hand, a microphone")
+    parser.add_argument("--occlusion", choices=MODES, default="auto",
+                        help="keep in front what lies before the face, found by itself: hands, things, the frame of "
+                             "glasses ('auto', default); 'off' paints over all but --mask")
     parser.add_argument("--start", metavar="T",
                         help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
                              "the first frame")

@@ -92,7 +92,8 @@ def report_of_faces(report, rows, replaced):
     -------
     dict with `faces`, a list of one dict per face; `replaced` and `passed_through` count frames that show any of them
     """
-    own = ("replaced", "passed_through", "median_photometric_error", "median_landmark_error", "per_frame")
+    own = ("replaced", "passed_through", "median_photometric_error", "median_landmark_error", "mean_covered",
+           "per_frame")
     any_of_them = np.asarray(replaced).any(axis=1)
     faces = [{"face": pair.face, "target": str(pair.target) if pair.virtual is None else digest,
               "target_sha256": digest, **{k: single[k] for k in own}} for pair, digest, single in rows]

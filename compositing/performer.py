@@ -34,12 +34,16 @@ class TexturePerformer:
         if isinstance(method, GanTransfer):       # the other methods have the source's own mouth, or none
             self._redrawer = MouthRedrawer(self._masks[0])
 
-    def __call__(self, rgb, t):
-        """The texture in frame t of the track: (S, S, 3) float32. rgb : (H, W, 3) uint8, that frame."""
+    def __call__(self, rgb, t, free=None):
+        """The texture in frame t of the track: (S, S, 3) float32.
+
+        rgb : (H, W, 3) uint8, that frame
+        free : optional (H, W) float32 in [0, 1], 0 where something lies before the face and nothing can be lifted
+        """
         texture, neutral = self._neutral.rgb, self._source_neutral
         if neutral:
             with self._timer("source texture"):
-                lifted = self._lifter.frame(rgb, self._track, t, neutral)
+                lifted = self._lifter.frame(rgb, self._track, t, neutral, free)
             with self._timer("target texture"):
                 texture = self._method(self._neutral, self._source(lifted))
         if self._redrawer:

@@ -10,8 +10,8 @@ from compositing.video_writer import Piece
 PIECE = 250          # frames; x264 sets a key frame this often anyway
 
 
-def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, *, first=0, timer, bar, piece=None,
-                     label=None):
+def composite_pieces(frames, compositor, writer, shown, replaced, covered, journal=None, *, first=0, timer, bar,
+                     piece=None, label=None):
     """Writes all frames of a clip.
 
     Parameters
@@ -22,6 +22,7 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
     shown : list of compositing.views.ViewWriter
     replaced : (F, K) bool, set to True where frame first, first + 1, ... shows the target in a face's place; only
         these frames go to the compositor
+    covered : (F, K) float32, filled with the share of each face that something lies before
     journal : fitting.checkpoint.Journal or None
     timer : StageTimer. bar : fitting.progress's
     piece : int, frames; default PIECE
@@ -33,15 +34,18 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
             for video, packets in zip(videos, kept["videos"], strict=True):
                 video.add_piece(Piece(**packets))
             replaced[kept["replaced"]] = kept["faces"]
+            covered[kept["replaced"]] = kept["covered"]
             done = kept["end"]
         compositor.restore(journal.state["compositor"])
         bar.update(done, frame=done - 1)
     rows = {}
 
     def note():
-        faces = np.array(list(rows.values()), bool).reshape(len(rows), replaced.shape[1])
-        replaced[list(rows)] = faces
-        return {"replaced": np.array(list(rows), int), "faces": faces}
+        size = len(rows), replaced.shape[1]
+        faces = np.array([shows for shows, _ in rows.values()], bool).reshape(size)
+        shares = np.array([share for _, share in rows.values()], np.float32).reshape(size)
+        replaced[list(rows)], covered[list(rows)] = faces, shares
+        return {"replaced": np.array(list(rows), int), "faces": faces, "covered": shares}
 
     def write(finished):
         for frame, picture, alpha in finished:
@@ -53,7 +57,7 @@ def composite_pieces(frames, compositor, writer, shown, replaced, journal=None, 
                 with timer("views"):
                     view.write(frame, picture, alpha, [] if picture is None else compositor.inspection)
             if picture is not None:
-                rows[frame.index - first] = compositor.shown
+                rows[frame.index - first] = compositor.shown, compositor.covered
 
     for frame in frames:
         if first <= frame.index < first + len(replaced):

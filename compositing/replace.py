@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from compositing import arguments, credentials, labelling, seam, views
 from compositing.graph_cut import SeamLabeller
+from compositing.occlusion import Occlusion, OcclusionDetector, wears_glasses
 from compositing.pairs import Pair, check_faces, report_of_faces
 from compositing.performer import TexturePerformer
 from compositing.pieces import composite_pieces
@@ -82,7 +83,8 @@ NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median 
 class _Waiting:
     """A frame that waits for its labels, with its rendering, its texture if it will be shown, and what limits both.
 
-    presence : float, weight of the target; keep : (H, W) float32, weight of painting in each pixel, or None for 1
+    presence : float, weight of the target; keep : (h, w) float32, weight of painting in the rendering's window, or
+    None for 1
     """
 
     frame: VideoFrame
@@ -106,12 +108,13 @@ class Compositor:
     timer : StageTimer that the stages are added to
     skin : whose tone the face has, one of compositing.tone.SKIN
     mask : optional compositing.presence.Mask of what is never painted
+    occlusion : optional compositing.occlusion.Occlusion, which finds such things by itself
     seat : compositing.seat.Seat of the target's face on the source's head; default seat_on
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None, skin="auto", mask=None, seat=None, inspect=False):
+                 timer=None, skin="auto", mask=None, occlusion=None, seat=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
@@ -121,12 +124,14 @@ class Compositor:
                                region("mouth_interior"), region("lips"))
         self._expression = retarget_expression(model, track, target)
         self._seat = seat or seat_on(model, target.identity, track.identity)
-        self._sharpness, self._mask, self._presence = SharpnessMatch(), mask, presence(track.status)
+        self._sharpness, self._presence = SharpnessMatch(), presence(track.status)
+        self._mask, self._occlusion = mask, occlusion
         self._waiting, self._broken, self._steadier = deque(), True, Steadier()
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
         self._inspect, self._shown = inspect, None
         self.inspection = None      # compositing.views.Inspection of the frame yielded last
+        self.covered = 0.0          # share of the face in the frame yielded last that something lies before
 
     def push(self, frame):
         """Takes the next VideoFrame; yields (frame, rgb, alpha) for frames that are finished.
@@ -136,17 +141,21 @@ class Compositor:
         """
         t = frame.index - int(self._track.frame_index[0])
         usable = 0 <= t < len(self._track) and self._track.status[t] == "ok"
-        rendering = self._render(frame, t) if usable else None
+        free, keep = self._free(frame, t) if usable else (None, None)
+        rendering = self._render(frame, t, free) if usable else None
         if rendering is None:
             yield from self._finish(self._labeller.flush())
-            self.inspection = None
+            self.inspection, self.covered = None, 0.0
             yield frame, None, None
             self._broken = True
             self._textures.reset()
+            if self._occlusion:
+                self._occlusion.reset()
             return
         with self._timer("seam"):
-            keep = self._mask and self._mask.keep(frame.index)
             labels = self._label(frame, rendering, keep)
+        left, top, right, bottom = rendering.window
+        keep = keep if keep is None else keep[top:bottom, left:right].copy()
         self._waiting.append(_Waiting(frame, rendering, self._shown, float(self._presence[t]), keep))
         yield from self._finish(labels)
 
@@ -162,7 +171,8 @@ class Compositor:
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
         return {"tone": self._tone.state(), "sharpness": self._sharpness.state(),
                 "steadier": self._steadier.state(), "broken": self._broken,
-                "labeller": self._labeller.state(), "textures": self._textures.state()}
+                "labeller": self._labeller.state(), "textures": self._textures.state(),
+                "occlusion": self._occlusion and self._occlusion.state()}
 
     def restore(self, state):
         """Goes on from a state of a compositor of the same settings."""
@@ -172,12 +182,23 @@ class Compositor:
         self._steadier.restore(state["steadier"])
         self._labeller.restore(state["labeller"])
         self._textures.restore(state["textures"])
+        if self._occlusion:
+            self._occlusion.restore(state["occlusion"])
 
-    def _render(self, frame, t):
-        model, track = self._model, self._track
+    def _free(self, frame, t):
+        """Where no thing lies before the face, and where besides no rim of glasses does: (H, W) float32, or None."""
         with self._timer("decode"):
             rgb = frame.rgb                       # computed on first use
-        texture = self._textures(rgb, t)
+        with self._timer("occlusion"):
+            own = self._mask and self._mask.keep(frame.index)
+            thing, rim = self._occlusion.keep(rgb, t) if self._occlusion else (None, None)
+            free = _least(own, thing)
+            return free, _least(free, rim)
+
+    def _render(self, frame, t, free):
+        model, track = self._model, self._track
+        rgb = frame.rgb
+        texture = self._textures(rgb, t, free)
         self._shown = views.thumbnail(texture) if self._inspect else None
         with self._timer("render"):
             return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
@@ -203,6 +224,7 @@ class Compositor:
         rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
+        source = np.where((visible & ~free)[:, None], target, source)       # a hand says nothing about the seam
         reach = seam.reach(source, target)
         labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
                                      cost_source=reach, reset=self._broken)
@@ -215,8 +237,11 @@ class Compositor:
             with self._timer("blend"):
                 left, top, right, bottom = waiting.rendering.window
                 alpha = seam.blend_alpha(label, self._model, waiting.rendering) * np.float32(waiting.presence)
+                self.covered = 0.0
                 if waiting.keep is not None:
-                    alpha *= waiting.keep[top:bottom, left:right]
+                    painted = float(alpha.sum())
+                    alpha *= waiting.keep
+                    self.covered = 1 - float(alpha.sum()) / painted if painted else 0.0
                 picture = waiting.frame.rgb.astype(np.float32) / 255
                 window = picture[top:bottom, left:right]
                 picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
@@ -225,6 +250,11 @@ class Compositor:
             if self._inspect:
                 self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.texture)
             yield waiting.frame, picture, whole
+
+
+def _least(a, b):
+    """The smaller of two (H, W) masks in each pixel, where None is 1 everywhere."""
+    return b if a is None else a if b is None else np.minimum(a, b)
 
 
 def calm_frames(track, usual=0.0, count=NEUTRAL_FRAMES):
@@ -243,10 +273,11 @@ def pictures_of(path, track, frames):
     return dict(zip(map(int, frames), read_pictures(path, track.frame_index[frames])))
 
 
-def neutral_source_texture(model, track, pictures, size=SOURCE_TEXTURE_SIZE):
+def neutral_source_texture(model, track, pictures, size=SOURCE_TEXTURE_SIZE, occlusion=None):
     """The source's neutral texture: per texel the median over frames with little expression, such as calm_frames.
 
-    One frame alone would stamp its own shading and its slight expression, negated, on every other frame.
+    One frame alone would stamp its own shading and its slight expression, negated, on every other frame. What a
+    compositing.occlusion.Occlusion finds before the face is left out of each.
 
     Parameters
     ----------
@@ -257,7 +288,15 @@ def neutral_source_texture(model, track, pictures, size=SOURCE_TEXTURE_SIZE):
     fitting.lift.Texture, (size, size, 3), seen in at least half of the frames where its validity is not 0
     """
     lifter = Lifter(model, size)
-    lifted = [lifter.neutral(image, track, t) for t, image in pictures]
+    lifted = []
+    for t, image in pictures:
+        free = None
+        if occlusion:
+            occlusion.reset()
+            free, _ = occlusion.keep(image, t)
+        lifted.append(lifter.neutral(image, track, t, free))
+    if occlusion:
+        occlusion.reset()
     return Texture(np.median([x.rgb for x in lifted], axis=0), np.median([x.validity for x in lifted], axis=0))
 
 
@@ -265,7 +304,7 @@ def neutral_source_texture(model, track, pictures, size=SOURCE_TEXTURE_SIZE):
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, pairs=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True,
                  timer=None, engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None,
-                 end=None, compare=None, debug=None, work=None, skin="auto", mask=None):
+                 end=None, compare=None, debug=None, work=None, skin="auto", mask=None, occlusion="auto"):
     """Replaces a face in a video, or several; writes `out` and `out`.report.json.
 
     Parameters
@@ -295,6 +334,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     work : compositing.workdir.WorkDir, open, in which unfinished work is found and kept; default none
     skin : whose tone the face has, one of compositing.tone.SKIN
     mask : optional path of a video of the source's size, white where nothing is painted
+    occlusion : one of compositing.occlusion.MODES, whether what lies before the face is looked for
 
     Returns
     -------
@@ -336,7 +376,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
                              "nothing written")
         tracks.append(track)
     source_hash = str(tracks[0].source_sha256)
-    compositors, sizes = [], []
+    compositors, sizes, detector_of_things = [], [], OcclusionDetector() if occlusion == "auto" else None
     for track, held, (person, _) in zip(tracks, masks, people):
         person = reduced(person, texture_size_for(model, track))
         sizes.append(person.texture.rgb.shape[0])
@@ -345,19 +385,24 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             pictures = pictures_of(source, track, np.union1d(calm, spread_frames(track)))
         with timer("seat"):
             seat = fitted_seat(model, person, track, pictures, calm, detector)
-        neutral = None
+        neutral = finder = None
+        if detector_of_things:
+            with timer("glasses"):
+                finder = Occlusion(model, track, detector_of_things,
+                                   wears_glasses(model, track, pictures, detector_of_things))
         if method is not static:
             with timer("neutral texture"):
                 neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in calm],
-                                                 min(SOURCE_TEXTURE_SIZE, sizes[-1]))
-        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin, held, seat,
-                                      inspect=debug is not None))
+                                                 min(SOURCE_TEXTURE_SIZE, sizes[-1]), finder)
+        compositors.append(Compositor(model, track, person, method, neutral, cost, smoothness, timer, skin, held,
+                                      finder, seat, inspect=debug is not None))
     labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
                                   tracks[0].frame_index[0])
     replaced = np.zeros((len(tracks[0]), len(tracks)), bool)
+    covered = np.zeros(replaced.shape, np.float32)
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": pairs[0].face,
                 "target_face": target_face, "virtual": pairs[0].virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "skin": skin, "mask": mask and file_hash(mask),
+                "seam_smoothness": smoothness, "skin": skin, "mask": mask and file_hash(mask), "occlusion": occlusion,
                 "texture_size": sizes[0], "crf": crf,
                 "label": label_text, "start": start and start.text, "end": end and end.text}
     if several:
@@ -384,7 +429,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             total = len(replaced) if span == WHOLE else reader.info.frame_count_estimate
             with progress_bar(total, "composite", show=progress) as bar:
                 composite_pieces(timer.each("decode", reader), Faces(compositors, tracks), writer, shown, replaced,
-                                 journal, first=span.first, timer=timer, bar=bar, label=labeller.draw)
+                                 covered, journal, first=span.first, timer=timer, bar=bar, label=labeller.draw)
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written
@@ -399,8 +444,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     if signing:
         with timer("sign"):
             credentials.sign(out, *signing, inputs, settings)
-    reports = [build_report(inputs, settings, track, shows, timer, frames, remarks)
-               for track, shows in zip(tracks, replaced.T)]
+    reports = [build_report(inputs, settings, track, shows, timer, frames, remarks, share)
+               for track, shows, share in zip(tracks, replaced.T, covered.T)]
     report = report_of_faces(reports[0], list(zip(pairs, hashes, reports)), replaced) if several else reports[0]
     write_report(report, report_path(out))
     if work is not None:
@@ -448,7 +493,7 @@ def main(argv=None):
                               track_path=args.track, cost=args.seam, crf=args.crf, weights=args.weights,
                               device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
                               start=args.start, end=args.end, compare=args.compare, debug=args.debug, work=args.work,
-                              skin=args.skin, mask=args.mask)
+                              skin=args.skin, mask=args.mask, occlusion=args.occlusion)
     print("\n".join(summary(report, args.out, [path for path in (args.compare, args.debug) if path])))
     return exit_status(report)
 

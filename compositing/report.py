@@ -136,7 +136,7 @@ def exit_status(report):
     return INCOMPLETE if wanted - least > PASSED_LIMIT * wanted else 0
 
 
-def build_report(inputs, settings, track, replaced, timer, frames, remarks):
+def build_report(inputs, settings, track, replaced, timer, frames, remarks, covered=None):
     """The report as plain data, what OUT.report.json holds.
 
     Parameters
@@ -147,7 +147,9 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
     timer : StageTimer
     frames : int, frames written
     remarks : list of str, what the user should know
+    covered : optional (F,) float, share of the face that something lies before and that was therefore kept
     """
+    covered = np.zeros(len(track)) if covered is None else covered
     peak = peak_memory_mb()
     number = lambda x: None if not np.isfinite(x) else round(float(x), 5)
     return {
@@ -161,10 +163,11 @@ def build_report(inputs, settings, track, replaced, timer, frames, remarks):
         "peak_memory_mb": None if peak is None else round(peak), "remarks": list(remarks),
         "median_photometric_error": number(np.nanmedian(track.photometric_error)),
         "median_landmark_error": number(np.nanmedian(track.landmark_error)),
+        "mean_covered": number(np.mean(covered)),
         "per_frame": [{"frame": int(i), "status": str(s), "replaced": bool(r), "photometric_error": number(p),
-                       "landmark_error": number(e)}
-                      for i, s, r, p, e in zip(track.frame_index, track.status, replaced, track.photometric_error,
-                                               track.landmark_error)],
+                       "landmark_error": number(e), "covered": number(c)}
+                      for i, s, r, p, e, c in zip(track.frame_index, track.status, replaced, track.photometric_error,
+                                                  track.landmark_error, covered)],
     }
 
 

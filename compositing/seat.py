@@ -1,14 +1,14 @@
-"""Where a face sits on another head, and how far its features are moved to meet that head's.
+"""Where a face sits on another head.
 
 A photo does not tell how large its face is, and fits differ in how a head is tilted in its own space: eyes, nose and
 mouth are laid over those of the source's head, whose size and tilt are what its pose belongs to. What is then left
-between the two is another person's features, which shall stay, and misfits of both, which shall not. Both are seen by
-the same detector, on the source's frames and on the renderings of the same frames. Eyes, nose and mouth are moved by
-most of the difference, by which a face descriptor hardly tells people apart; jaw and brows, by which it does, less.
+between the two is seen by one detector, on the source's frames and on the renderings of the same frames; as far as it
+is another place, size or tilt, the seat is changed. The features themselves stay where the person has them: moved to
+the source's they would halve the difference, and cost a third of the likeness.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,32 +18,27 @@ from facemodel.readers.transfer import similarity
 from fitting.detection import box_from_landmarks
 
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
-JAW, BROWS, MOUTH = slice(0, 17), slice(17, 27), slice(48, 68)
-SHARE, JAW_SHARE, BROW_SHARE = 0.9, 0.5, 0.3  # of the differences that features are moved by
-REACH = 12.0                  # mm, standard deviation of what a landmark moves around it
-NOISE = 0.2                   # of the landmarks, in the kernel's units: not each of them is followed
-MOST = 4.0                    # mm that a landmark is moved at most
-FRAMES, MAX_TURN = 8, 0.5     # frames beside the calm ones, and how far their heads may be turned (radians)
+BROWS = slice(17, 27)         # people raise them; they say nothing about the seat
+MOUTH = slice(48, 68)
+TILT = 1.5                    # degrees, standard deviation of what a seat is tilted by
+DOUBT = 1.5                   # mm, of a landmark's difference
+FRAMES, MAX_TURN = 10, 0.5    # frames beside the calm ones, and how far their heads may be turned (radians)
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Model space of a face to that of the head it sits on: x -> scale * rotation @ x + translation + shift (mm).
-
-    shift : (V, 3) float32, or 0
-    """
+    """Model space of a face to that of the head it sits on: x -> scale * rotation @ x + translation (mm)."""
 
     scale: float
     rotation: np.ndarray
     translation: np.ndarray
-    shift: np.ndarray | float = 0.0
 
     def __call__(self, vertices):
-        return (self.scale * vertices @ self.rotation.T + self.translation + self.shift).astype(np.float32)
+        return (self.scale * vertices @ self.rotation.T + self.translation).astype(np.float32)
 
 
 def seat_on(model, identity, head):
-    """The Seat that lays eyes, nose and mouth of a neutral face over those of another head, without a shift.
+    """The Seat that lays eyes, nose and mouth of a neutral face over those of another head.
 
     identity, head : (n_id,) of the face and of the head it shall sit on
     """
@@ -59,7 +54,7 @@ def spread_frames(track, count=FRAMES):
 
 
 def fitted_seat(model, target, track, pictures, calm, detector):
-    """The Seat of a target's face on the source's head, its features moved towards the source's.
+    """The Seat of a target's face on the source's head, corrected by what a detector sees of both.
 
     Parameters
     ----------
@@ -84,13 +79,35 @@ def fitted_seat(model, target, track, pictures, calm, detector):
     resting = [seen[t][0] for t in calm if t in seen]
     if resting:
         difference[MOUTH] = np.median(resting, axis=0)[MOUTH]
-    share = np.full(68, SHARE)
-    share[JAW], share[BROWS] = JAW_SHARE, BROW_SHARE
-    length = np.linalg.norm(difference, axis=1)
-    share *= MOST / np.maximum(length, MOST)
-    at = np.median([a for _, a in seen.values()], axis=0)
-    placed = seat(model.shape(target.identity))
-    return replace(seat, shift=-smooth_shift(at, difference * share[:, None], placed).astype(np.float32))
+    return reseated(seat, np.median([a for _, a in seen.values()], axis=0), difference)
+
+
+def reseated(seat, at, difference):
+    """The Seat that takes away what of its landmarks' differences is place, size and tilt; brows say nothing.
+
+    Least squares in the face's plane, linear in small turns, which TILT keeps small: turned about x, what is further in
+    front moves up or down.
+
+    Parameters
+    ----------
+    at, difference : (68, 3) mm, where landmarks lie and how far off they are, the latter without depth
+
+    Returns
+    -------
+    Seat
+    """
+    middle = at.mean(axis=0)
+    x, y, z = (at - middle).T
+    zero, one = np.zeros(68), np.ones(68)
+    rows = np.stack([np.stack([one, zero, x, zero, z, -y], axis=1),             # what x changes by: translation (2),
+                     np.stack([zero, one, y, -z, zero, x], axis=1)], axis=1)    # scale, turns about x, y and z
+    used = np.r_[:BROWS.start, BROWS.stop:68]
+    a, b = rows[used].reshape(-1, 6) / DOUBT, -difference[used, :2].reshape(-1) / DOUBT
+    prior = np.diag([0, 0, 0, *[1 / np.radians(TILT)] * 3])
+    p = np.linalg.lstsq(np.vstack([a, prior]), np.concatenate([b, np.zeros(6)]), rcond=None)[0]
+    turn, scale = rotation_matrix(p[3:]), 1 + p[2]
+    shift = np.array([*p[:2], 0]) + middle - scale * turn @ middle
+    return Seat(scale * seat.scale, turn @ seat.rotation, scale * turn @ seat.translation + shift)
 
 
 def _difference(model, target, expression, track, t, picture, detector, seat):
@@ -110,25 +127,3 @@ def _difference(model, target, expression, track, t, picture, detector, seat):
     placed, turn = drawn.posed.vertices[model.landmarks].astype(np.float64), rotation_matrix(track.rotation[t])
     away = np.column_stack([pixels * placed[:, 2:] / float(track.focal), np.zeros(68)])
     return (away @ turn) * [1, 1, 0], (placed - track.translation[t]) @ turn
-
-
-def smooth_shift(at, shift, vertices):
-    """Carries shifts of a few points on to vertices, smoothly, dying off away from the points.
-
-    Gaussian process regression in the face's plane (Rasmussen and Williams 2006, equation 2.23), of deviation REACH.
-
-    Parameters
-    ----------
-    at, shift : (N, 3) float64 mm
-    vertices : (V, 3) mm
-
-    Returns
-    -------
-    (V, 3) float64 mm
-    """
-    def kernel(a, b):
-        gap = a[:, None, :2] - b[None, :, :2]
-        return np.exp(-(gap * gap).sum(axis=2) / (2 * REACH * REACH))
-
-    weights = np.linalg.solve(kernel(at, at) + NOISE * np.eye(len(at)), shift)
-    return kernel(np.asarray(vertices, np.float64), at) @ weights

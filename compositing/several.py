@@ -22,6 +22,7 @@ class _Finished:
     rgb: np.ndarray | None
     alpha: np.ndarray | None
     inspection: object
+    covered: float = 0.0
 
 
 class Faces:
@@ -37,6 +38,7 @@ class Faces:
 
     inspection : list of compositing.views.Inspection of the frame yielded last, of the faces shown in it
     shown : (K,) bool, which of the faces show their target in the frame yielded last
+    covered : (K,) float, share of each that something lies before in it
     """
 
     def __init__(self, compositors, tracks):
@@ -44,6 +46,7 @@ class Faces:
         self._first = int(tracks[0].frame_index[0])
         self._queues = [deque() for _ in compositors]
         self.inspection, self.shown = [], np.zeros(len(compositors), bool)
+        self.covered = np.zeros(len(compositors))
 
     def push(self, frame):
         """Takes the next VideoFrame; yields (frame, rgb, alpha) as compositing.replace.Compositor does."""
@@ -71,18 +74,19 @@ class Faces:
             for frame, rgb, alpha in finished[0]:
                 inspection = self._compositors[0].inspection
                 self.inspection = [] if rgb is None or inspection is None else [inspection]
-                self.shown = np.array([rgb is not None])
+                self.shown, self.covered = np.array([rgb is not None]), np.array([self._compositors[0].covered])
                 yield frame, rgb, alpha
             return
         for queue, compositor, items in zip(self._queues, self._compositors, finished):
             for frame, rgb, alpha in items:
-                queue.append(_cut_out(frame, rgb, alpha, compositor.inspection))
+                queue.append(_cut_out(frame, rgb, alpha, compositor))
         while all(self._queues):
             yield self._merged([queue.popleft() for queue in self._queues])
 
     def _merged(self, parts):
         frame = parts[0].frame
         self.shown = np.array([part.rgb is not None for part in parts])
+        self.covered = np.array([part.covered for part in parts])
         self.inspection = [part.inspection for part in parts if part.rgb is not None and part.inspection is not None]
         if not self.shown.any():
             return frame, None, None
@@ -101,13 +105,13 @@ class Faces:
         return float(track.translation[t, 2] / track.focal)
 
 
-def _cut_out(frame, rgb, alpha, inspection):
+def _cut_out(frame, rgb, alpha, compositor):
     """The part of a picture that was changed, so that frames that wait for another face hold no more than that."""
     if rgb is None:
         return _Finished(frame, None, None, None, None)
     rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
     box = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] if len(rows) else np.s_[:0, :0]
-    return _Finished(frame, box, rgb[box].copy(), alpha[box].copy(), inspection)
+    return _Finished(frame, box, rgb[box].copy(), alpha[box].copy(), compositor.inspection, compositor.covered)
 
 
 def lay_over(out, whole, source, box, rgb, alpha, nearer=()):

@@ -6,8 +6,8 @@ stay. Near the face's border the ratio is applied whole: there the target must m
 as much of the person's own tone is kept as SKIN says:
 
     source   nothing: the skin's mean is the source's everywhere
-    auto     of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and of
-             the colour up to AUTO_COLOUR: all of it taken away would turn a tan skin's paler parts lilac
+    auto     half, of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and
+             of the colour up to AUTO_COLOUR: all of it taken away would turn a tan skin's paler parts lilac
     target   all of it; where two people differ much, the border shows it
 
 Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
@@ -21,17 +21,17 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-CELLS = 32                   # of the chart, each way
+CELLS = 48                   # of the chart, each way
 SPREAD = 2.5                 # cells: standard deviation of the smoothing
 DOUBT = 0.02                 # weight, in vertices a cell, with which the mean speaks where nothing was seen
-LARGEST = 0.9                # of the ratio's logarithm
+LARGEST = 1.2                # of the ratio's logarithm
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9}         # likewise; lids come over eyes, and lips are pressed
 LIPS_KEEP = 0.15             # of the ratio's logarithm
 LEAST = 12                   # vertices of eyes or mouth that say something
-AUTO_KEEPS, AUTO_COLOUR = 0.04, 0.08      # of the ratio's logarithm: of its mean over the channels, and of the rest
-BORDER = 3.0                 # cells from the face's border inwards over which its own tone comes in
-KEEPS = {"source": (0.0, 0.0), "auto": (AUTO_KEEPS, AUTO_COLOUR), "target": (np.inf, np.inf)}
+AUTO_KEEPS, AUTO_COLOUR = 0.22, 0.12      # of the ratio's logarithm: of its mean over the channels, and of the rest
+BORDER = 6.0                 # cells from the face's border inwards over which its own tone comes in
+KEEPS = {"source": (0.0, 0.0, 0.0), "auto": (0.5, AUTO_KEEPS, AUTO_COLOUR), "target": (1.0, np.inf, np.inf)}
 SKIN = tuple(KEEPS)
 
 
@@ -121,8 +121,9 @@ class ToneMatch:
             return np.zeros((CELLS, CELLS, 3), np.float32)
         mean = self._total.sum(axis=(0, 1)) / self._weight.sum()
         smooth = (_blurred(self._total, SPREAD) + DOUBT * mean) / (_blurred(self._weight, SPREAD)[..., None] + DOUBT)
-        grey, (most, most_colour) = mean.mean(), self._keep
-        colour = mean - grey
+        share, most, most_colour = self._keep
+        grey = share * mean.mean()
+        colour = share * mean - grey
         kept = np.clip(grey, -most, most) + colour * min(1.0, most_colour / max(np.linalg.norm(colour), 1e-9))
         return (smooth - self._inside[..., None] * kept).astype(np.float32)
 

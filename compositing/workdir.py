@@ -49,7 +49,7 @@ import ortools
 import scipy
 
 import assets
-from compositing import pieces
+from compositing import occlusion, pieces
 from compositing.report import VERSION, write_whole
 from facemodel.errors import InputError
 from fitting import checkpoint
@@ -234,7 +234,8 @@ def result_journal(work, model, tracks, target_hashes, settings, weights, engine
     inputs = {"track": [content_hash(_fields(track)) for track in tracks], "target": target_hashes,
               "settings": settings, "model": model.hash,
               "engine": _engine_name(engine), "device": device, "views": views, "piece": pieces.PIECE,
-              "weights": file_hash(weights) if settings["texture"] == "gan" else None}
+              "weights": file_hash(weights) if settings["texture"] == "gan" else None,
+              "occlusion": file_hash(assets.path(occlusion.SHIPPED)) if settings["occlusion"] == "auto" else None}
     return checkpoint.Journal(work.place("result", inputs))
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from facemodel.atlas import build_atlas
+from facemodel.atlas import build_atlas, to_texture
 from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, region_texture, skin_weight
 
 BRIGHTEST = 1.3              # largest albedo that is kept: the fit may underestimate a light
 KNOWN = 0.15                 # validity from which a texel's own colour is looked at
+ROW = 16384                  # OpenCV's pictures have short rows
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Lifter:
         self._light = ResidualLight(model, self.atlas)
         self._mean = albedo_texture(model, None, self.atlas)
 
-    def neutral(self, image, track, t=0):
+    def neutral(self, image, track, t=0, free=None):
         """A person's neutral texture, under the mean face's light.
 
         Parameters
@@ -48,31 +50,38 @@ class Lifter:
         image : (H, W, 3) uint8
         track : fitting.trackfile.Track that holds the picture's fit
         t : int, which of its frames
+        free : optional (H, W) float32 in [0, 1], 0 where something lies before the face: not seen there
 
         Returns
         -------
         Texture
         """
-        texture, validity = self._raw(image, track, t)
+        texture, validity = self._raw(image, track, t, free)
         texture = texture * self._light.gain(texture, validity * self._skin, self._mean)
         fallback = albedo_texture(self._model, track.albedo, self.atlas)
         complete = fill(texture, validity, self._model, self.atlas, fallback)
         return Texture(complete.clip(0, BRIGHTEST), validity)
 
-    def frame(self, image, track, t, neutral):
+    def frame(self, image, track, t, neutral, free=None):
         """The texture of the same person in another picture, under the light of its neutral Texture.
 
-        What the picture does not show is as in the neutral texture.
+        What the picture does not show is as in the neutral texture. free : as in `neutral`
         """
-        texture, validity = self._raw(image, track, t)
+        texture, validity = self._raw(image, track, t, free)
         seen = np.minimum(validity, neutral.validity) * self._skin
         texture = texture * self._light.gain(texture, seen, neutral.rgb, brightness=True)
         known = np.clip((validity - KNOWN) / 0.35, 0, 1)[..., None]
         return Texture((neutral.rgb + known * (texture - neutral.rgb)).clip(0, BRIGHTEST), validity)
 
-    def _raw(self, image, track, t):
+    def _raw(self, image, track, t, free=None):
         model = self._model
         posed = pose(model, model.shape(track.identity, track.expression[t]), track.rotation[t], track.translation[t],
                      track.focal, track.principal_point)
         texture, validity = extract(image, posed, track.light[t], model, self.atlas)
-        return texture, validity * self._face
+        validity = validity * self._face
+        if free is not None:
+            at = np.ascontiguousarray(posed.xy[None] - np.float32(0.5))
+            seen = np.concatenate([cv2.remap(free, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                                   for part in np.array_split(at, -(-at.shape[1] // ROW), axis=1)], axis=1)
+            validity = validity * to_texture(seen.reshape(-1, 1), model.triangles, self.atlas)[..., 0].clip(0, 1)
+        return texture, validity

@@ -43,15 +43,16 @@ def test_a_run_on_a_clip(capsys, tmp_path):
     assert times["frames"] == 6 and 0 < times["replaced"] < 6
     assert times["clip"] == {"path": str(clip), "width": 640, "height": 360}
     for group, stages in (("track", ["decode", "landmarks", "key frames", "fit", "smoothing", "other"]),
-                          ("composite", ["target", "neutral texture", "decode", "source texture",
-                                         "target texture", "mouth", "render", "seam", "blend", "encode", "other"])):
+                          ("composite", ["target", "glasses", "neutral texture", "decode", "occlusion",
+                                         "source texture", "target texture", "mouth", "render", "seam", "blend",
+                                         "encode", "other"])):
         rows = {s["stage"]: s["seconds"] for s in times["stages"] if s["group"] == group}
         assert sorted(rows) == sorted(stages)
         assert all(seconds > 0 for seconds in rows.values()), rows
         assert rows["other"] < 0.2 * sum(rows.values())
         assert all(f"  {name}" in printed for name in stages)
     assert sum(s["seconds"] for s in times["stages"]) == pytest.approx(times["total_s"])
-    assert [s["stage"] for s in times["stages"] if s["once"]] == ["key frames", "target", "neutral texture"]
+    assert [s["stage"] for s in times["stages"] if s["once"]] == ["key frames", "target", "glasses", "neutral texture"]
     outer = {name: share for depth, name, share in times["fit"] if depth == 0}
     assert outer["solve"] > 0.2 and sum(outer.values()) <= 1
     speed = times["frames_per_second"]

@@ -132,7 +132,7 @@ class Painter:
 
     def __init__(self, level, where, wait, lost=()):
         self._level, self._where, self._wait, self._lost, self._frames = level, where, wait, lost, []
-        self.inspection = None
+        self.inspection, self.covered = None, 0.0
 
     def push(self, frame):
         self._frames.append(frame)
@@ -145,13 +145,13 @@ class Painter:
         while len(self._frames) > left:
             frame = self._frames.pop(0)
             if frame.index in self._lost:
-                self.inspection = None
+                self.inspection, self.covered = None, 0.0
                 yield frame, None, None
                 continue
             alpha = np.zeros((4, 6), np.float32)
             alpha[1:3, self._where] = 0.5
             rgb = frame.rgb / np.float32(255)
-            self.inspection = f"{self._level} {frame.index}"
+            self.inspection, self.covered = f"{self._level} {frame.index}", frame.index / 100
             yield frame, rgb + alpha[..., None] * (self._level - rgb), alpha
 
 
@@ -169,6 +169,7 @@ def test_faces_that_are_ready_at_different_times_meet_in_their_frames():
     for index in range(10, 16):
         for frame, rgb, alpha in faces.push(Picture(index)):
             got[frame.index] = rgb, alpha, faces.shown.tolist(), faces.inspection
+            assert faces.covered.tolist() == [shown * frame.index / 100 for shown in faces.shown]
     assert list(got) == [10, 11, 12]
     for frame, rgb, alpha in faces.settle():
         got[frame.index] = rgb, alpha, faces.shown.tolist(), faces.inspection
