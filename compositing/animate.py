@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from compositing.key_frames import SOURCE_TEXTURE_SIZE, neutral_source_texture, pictures_of
 from compositing.performer import TexturePerformer
 from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
-from compositing.replace import SOURCE_TEXTURE_SIZE, check_track, neutral_source_texture, pictures_of, report_path
+from compositing.replace import check_track, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import SUFFIXES, VideoWriter, compose_yuv

@@ -49,7 +49,7 @@ TRACKING = {
     "fit": (FrameTracker.step,),
     "smoothing": (smooth_run,),
 }
-PER_CLIP = ("key frames", "target", "glasses", "neutral texture")
+PER_CLIP = ("key frames", "target", "first look", "neutral texture")
 
 
 def first_frames(source, count, folder):

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from compositing.key_frames import calm_frames
 from compositing.lids import follow_lids
-from compositing.replace import calm_frames
 from facemodel.camera import axis_angle, rotation_matrix
 
 MAX_TURN = 6.0              # degrees that a turn of the head never reaches
@@ -15,7 +15,7 @@ def resting_frames(model, track):
 
     Returns
     -------
-    (n,) int, at least one, n <= compositing.replace.NEUTRAL_FRAMES
+    (n,) int, at least one, n <= compositing.key_frames.NEUTRAL_FRAMES
     """
     usual = np.median(track.expression[track.status == "ok"], axis=0)
     return calm_frames(track, np.where(_eyes_and_brows(model), usual, 0))

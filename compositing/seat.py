@@ -22,7 +22,6 @@ BROWS = slice(17, 27)         # people raise them; they say nothing about the se
 MOUTH = slice(48, 68)
 TILT = 1.5                    # degrees, standard deviation of what a seat is tilted by
 DOUBT = 1.5                   # mm, of a landmark's difference
-FRAMES, MAX_TURN = 10, 0.5    # frames beside the calm ones, and how far their heads may be turned (radians)
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,6 @@ def seat_on(model, identity, head):
     anchors = model.landmarks[SEAT_LANDMARKS]
     face, other = (model.shape(i, rows=anchors)[anchors].astype(np.float64) for i in (identity, head))
     return Seat(*similarity(face, other))
-
-
-def spread_frames(track, count=FRAMES):
-    """Trusted frames over the whole clip whose faces are not turned far away: (n,) int, n <= count, in order."""
-    near = np.flatnonzero((track.status == "ok") & (np.linalg.norm(track.rotation, axis=1) < MAX_TURN))
-    return near[np.unique(np.linspace(0, len(near) - 1, count + 2)[1:-1].round().astype(int))] if len(near) else near
 
 
 def fitted_seat(model, target, track, pictures, calm, detector):

@@ -33,7 +33,7 @@ class Faces:
 
     Parameters
     ----------
-    compositors : list of compositing.replace.Compositor, one per face
+    compositors : list of compositing.compositor.Compositor, one per face
     tracks : list of Track, theirs; of the same frames
 
     inspection : list of compositing.views.Inspection of the frame yielded last, of the faces shown in it
@@ -49,7 +49,7 @@ class Faces:
         self.covered = np.zeros(len(compositors))
 
     def push(self, frame):
-        """Takes the next VideoFrame; yields (frame, rgb, alpha) as compositing.replace.Compositor does."""
+        """Takes the next VideoFrame; yields (frame, rgb, alpha) as compositing.compositor.Compositor does."""
         yield from self._together([c.push(frame) for c in self._compositors])
 
     def flush(self):

@@ -18,9 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from compositing.key_frames import pictures_of, spread_frames
 from compositing.occlusion import Occlusion, OcclusionDetector, wears_glasses
-from compositing.replace import pictures_of
-from compositing.seat import spread_frames
 from facemodel.morphable import load_model
 from fitting.detection import FaceDetector
 from fitting.span import parse_edge, resolve_span

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compositing.compositor import Compositor
 from compositing.graph_cut import COSTS
-from compositing.replace import Compositor
 from compositing.report import StageTimer
 from compositing.retarget import reduced, target_from_photo, texture_size_for
 from facemodel.morphable import load_model

@@ -43,7 +43,7 @@ def test_a_run_on_a_clip(capsys, tmp_path):
     assert times["frames"] == 6 and 0 < times["replaced"] < 6
     assert times["clip"] == {"path": str(clip), "width": 640, "height": 360}
     for group, stages in (("track", ["decode", "landmarks", "key frames", "fit", "smoothing", "other"]),
-                          ("composite", ["target", "glasses", "neutral texture", "decode", "occlusion",
+                          ("composite", ["target", "first look", "neutral texture", "decode", "occlusion",
                                          "source texture", "target texture", "mouth", "render", "seam", "blend",
                                          "encode", "other"])):
         rows = {s["stage"]: s["seconds"] for s in times["stages"] if s["group"] == group}
@@ -52,7 +52,8 @@ def test_a_run_on_a_clip(capsys, tmp_path):
         assert rows["other"] < 0.2 * sum(rows.values())
         assert all(f"  {name}" in printed for name in stages)
     assert sum(s["seconds"] for s in times["stages"]) == pytest.approx(times["total_s"])
-    assert [s["stage"] for s in times["stages"] if s["once"]] == ["key frames", "target", "glasses", "neutral texture"]
+    once = [s["stage"] for s in times["stages"] if s["once"]]
+    assert once == ["key frames", "target", "first look", "neutral texture"]
     outer = {name: share for depth, name, share in times["fit"] if depth == 0}
     assert outer["solve"] > 0.2 and sum(outer.values()) <= 1
     speed = times["frames_per_second"]

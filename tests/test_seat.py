@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from compositing.key_frames import spread_frames
 from compositing.retarget import render
-from compositing.seat import SEAT_LANDMARKS, Seat, fitted_seat, reseated, seat_on, spread_frames
+from compositing.seat import SEAT_LANDMARKS, Seat, fitted_seat, reseated, seat_on
 from compositing.virtual import virtual_face
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.light import ambient_light

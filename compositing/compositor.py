@@ -1,0 +1,199 @@
+"""From a tracked frame of the source to the finished one: texture, rendering, seam, tone, blend."""
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from compositing import seam, views
+from compositing.graph_cut import SeamLabeller
+from compositing.performer import TexturePerformer
+from compositing.presence import presence
+from compositing.report import StageTimer
+from compositing.retarget import Rendering, render, retarget_expression
+from compositing.seat import seat_on
+from compositing.sharpness import SharpnessMatch
+from compositing.steady import Steadier
+from compositing.tone import ToneMatch
+from fitting.texture import bare_skin
+from fitting.video_reader import VideoFrame
+from texgan.transfer import static
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A frame that waits for its labels, with its rendering, its texture if it will be shown, and what limits both.
+
+    presence : float, weight of the target; keep : (h, w) float32, weight of painting in the rendering's window, or
+    None for 1
+    """
+
+    frame: VideoFrame
+    rendering: Rendering
+    texture: np.ndarray | None = None
+    presence: float = 1.0
+    keep: np.ndarray | None = None
+
+
+class Compositor:
+    """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    track : Track of the source
+    target : TargetFace
+    method : what infers the target's texture, see texgan.transfer; default static
+    source_neutral : fitting.lift.Texture, the source's neutral one, for methods that need the source
+    cost, smoothness : of compositing.graph_cut
+    timer : StageTimer that the stages are added to
+    skin : whose tone the face has, one of compositing.tone.SKIN
+    mask : optional compositing.presence.Mask of what is never painted
+    occlusion : optional compositing.occlusion.Occlusion, which finds such things by itself
+    seat : compositing.seat.Seat of the target's face on the source's head; default seat_on
+    inspect : keep for every frame what it was made from, in `inspection`
+    """
+
+    def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
+                 timer=None, skin="auto", mask=None, occlusion=None, seat=None, inspect=False):
+        self._model, self._track, self._target = model, track, target
+        self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
+        self._inner, self._outer = seam.seam_regions(model)
+        nodes = model.coarse_index
+        region = lambda name: model.regions[name][nodes]
+        self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
+                               region("mouth_interior"), region("lips"))
+        self._expression = retarget_expression(model, track, target)
+        self._seat = seat or seat_on(model, target.identity, track.identity)
+        self._sharpness, self._presence = SharpnessMatch(), presence(track.status)
+        self._mask, self._occlusion = mask, occlusion
+        self._waiting, self._broken, self._steadier = deque(), True, Steadier()
+        self._timer = timer or StageTimer()
+        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
+        self._inspect, self._shown = inspect, None
+        self.inspection = None      # compositing.views.Inspection of the frame yielded last
+        self.covered = 0.0          # share of the face in the frame yielded last that something lies before
+
+    def push(self, frame):
+        """Takes the next VideoFrame; yields (frame, rgb, alpha) for frames that are finished.
+
+        rgb : (H, W, 3) float32 in [0, 1], alpha : (H, W) float32, 0 where the source is untouched; both None for a
+        frame that is passed through
+        """
+        t = frame.index - int(self._track.frame_index[0])
+        usable = 0 <= t < len(self._track) and self._track.status[t] == "ok"
+        free, keep = self._free(frame, t) if usable else (None, None)
+        rendering = self._render(frame, t, free) if usable else None
+        if rendering is None:
+            yield from self._finish(self._labeller.flush())
+            self.inspection, self.covered = None, 0.0
+            yield frame, None, None
+            self._broken = True
+            self._textures.reset()
+            if self._occlusion:
+                self._occlusion.reset()
+            return
+        with self._timer("seam"):
+            labels = self._label(frame, rendering, keep)
+        left, top, right, bottom = rendering.window
+        keep = keep if keep is None else keep[top:bottom, left:right].copy()
+        self._waiting.append(_Waiting(frame, rendering, self._shown, float(self._presence[t]), keep))
+        yield from self._finish(labels)
+
+    def flush(self):
+        """Yields the frames that still wait."""
+        yield from self._finish(self._labeller.flush())
+
+    def settle(self):
+        """Yields the frames that still wait; the next frame continues them. Then `state` can be taken."""
+        yield from self._finish(self._labeller.settle())
+
+    def state(self):
+        """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
+        return {"tone": self._tone.state(), "sharpness": self._sharpness.state(),
+                "steadier": self._steadier.state(), "broken": self._broken,
+                "labeller": self._labeller.state(), "textures": self._textures.state(),
+                "occlusion": self._occlusion and self._occlusion.state()}
+
+    def restore(self, state):
+        """Goes on from a state of a compositor of the same settings."""
+        self._broken = state["broken"]
+        self._tone.restore(state["tone"])
+        self._sharpness.restore(state["sharpness"])
+        self._steadier.restore(state["steadier"])
+        self._labeller.restore(state["labeller"])
+        self._textures.restore(state["textures"])
+        if self._occlusion:
+            self._occlusion.restore(state["occlusion"])
+
+    def _free(self, frame, t):
+        """Where no thing lies before the face, and where besides no rim of glasses does: (H, W) float32, or None."""
+        with self._timer("decode"):
+            rgb = frame.rgb                       # computed on first use
+        with self._timer("occlusion"):
+            own = self._mask and self._mask.keep(frame.index)
+            thing, rim = self._occlusion.keep(rgb, t) if self._occlusion else (None, None)
+            free = _least(own, thing)
+            return free, _least(free, rim)
+
+    def _render(self, frame, t, free):
+        model, track = self._model, self._track
+        rgb = frame.rgb
+        texture = self._textures(rgb, t, free)
+        self._shown = views.thumbnail(texture) if self._inspect else None
+        with self._timer("render"):
+            return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
+                          track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
+                          self._seat)
+
+    def _label(self, frame, rendering, keep):
+        left, top, right, bottom = rendering.window
+        nodes = self._model.coarse_index
+        crop = frame.rgb[top:bottom, left:right].astype(np.float32) / 255
+        xy = rendering.posed.xy[nodes] - np.float32([left, top])
+        source, target = seam.sample(crop, xy), seam.sample(rendering.rgb, xy)
+        visible = seam.visible_vertices(rendering, nodes)
+        if self._broken:
+            self._tone.reset()
+            self._sharpness.reset()
+            self._steadier.reset()
+        free = visible if keep is None else visible & (seam.sample(keep[top:bottom, left:right], xy) > 0.5)
+        gain = self._tone.gain(source, target, free)
+        seam.tint(self._model, rendering, gain)
+        inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5
+        rendering.rgb[:] = self._steadier(frame.rgb, rendering.window, rendering.rgb, rendering.mask)
+        rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
+        target = np.clip(target * gain, 0, 1)
+        hard_source = self._outer | ~visible
+        source = np.where((visible & ~free)[:, None], target, source)       # a hand says nothing about the seam
+        reach = seam.reach(source, target)
+        labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
+                                     cost_source=reach, reset=self._broken)
+        self._broken = False
+        return labels
+
+    def _finish(self, labels):
+        for label in labels:
+            waiting = self._waiting.popleft()
+            with self._timer("blend"):
+                left, top, right, bottom = waiting.rendering.window
+                alpha = seam.blend_alpha(label, self._model, waiting.rendering) * np.float32(waiting.presence)
+                self.covered = 0.0
+                if waiting.keep is not None:
+                    painted = float(alpha.sum())
+                    alpha *= waiting.keep
+                    self.covered = 1 - float(alpha.sum()) / painted if painted else 0.0
+                picture = waiting.frame.rgb.astype(np.float32) / 255
+                window = picture[top:bottom, left:right]
+                picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
+                whole = np.zeros(picture.shape[:2], np.float32)
+                whole[top:bottom, left:right] = alpha
+            if self._inspect:
+                self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.texture)
+            yield waiting.frame, picture, whole
+
+
+def _least(a, b):
+    """The smaller of two (H, W) masks in each pixel, where None is 1 everywhere."""
+    return b if a is None else a if b is None else np.minimum(a, b)
