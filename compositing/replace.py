@@ -225,7 +225,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
     calm = calm_frames(track)
     with timer("first look"):
         pictures = pictures_of(source, track, np.union1d(calm, spread_frames(track)))
-        seat = fitted_seat(model, person, track, pictures, calm, detector)
+        seat = fitted_seat(model, person, track, pictures, detector)
         occlusion = things and Occlusion(model, track, things, wears_glasses(model, track, pictures, things))
     neutral = None
     if method is not static:

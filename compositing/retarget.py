@@ -20,7 +20,7 @@ HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shad
 BROW_MARGIN = 3.0            # mm
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
-MOST_AT_REST = 0.35          # of a coefficient of eyes or brows
+MOST_AT_REST = 0.35          # of a coefficient of the eyes
 MATT, SHINIEST = 1.08, 1.25  # likewise: what is left alone, and the brightest that is left
 
 
@@ -163,7 +163,7 @@ def retarget_expression(model, track, target):
     """The source's expressions as the target performs them.
 
     Mouth and jaw are taken over as they are. What eyes and brows rest at belongs to the person: the source's resting
-    value (its median over the trusted frames, but no more than MOST_AT_REST: the rest is acted) is mapped to the one in
+    value (its median over trusted frames, of eyes no more than MOST_AT_REST: wider is acted) is mapped to the one in
     the target's photo, 0 stays 0 and fully closed or raised stays so, with straight lines between. Without this a
     narrow-eyed actor half closes the target's eyes.
     How far the lids then part follows the source's (compositing.lids).
@@ -186,7 +186,8 @@ def retarget_expression(model, track, target):
     own = rest.copy()
     for k, name in enumerate(model.expression_names):
         if name.startswith(("eye", "brow")):
-            rest[k], own[k] = np.clip(rest[k], 0.02, MOST_AT_REST), np.clip(target.expression[k], 0, 0.9)
+            most = MOST_AT_REST if name.startswith("eye") else 0.9
+            rest[k], own[k] = np.clip(rest[k], 0.02, most), np.clip(target.expression[k], 0, 0.9)
             out[:, k] = np.interp(track.expression[:, k], [0, rest[k], high], [0, own[k], high])
     return follow_lids(model, track.identity, track.expression, rest, target.identity, out, own).astype(np.float32)
 

@@ -18,9 +18,9 @@ from facemodel.readers.transfer import similarity
 from fitting.detection import box_from_landmarks
 
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
-BROWS = slice(17, 27)         # people raise them; they say nothing about the seat
-MOUTH = slice(48, 68)
-TILT = 1.5                    # degrees, standard deviation of what a seat is tilted by
+WEIGHTS = np.ones(68)         # of the landmarks' differences: what is rigid counts more
+WEIGHTS[[*range(27, 31), 31, 33, 35, 36, 39, 42, 45]], WEIGHTS[:17] = 3.0, 0.5
+TILT = 2.0                    # degrees, standard deviation of what a seat is tilted by
 DOUBT = 1.5                   # mm, of a landmark's difference
 
 
@@ -46,7 +46,7 @@ def seat_on(model, identity, head):
     return Seat(*similarity(face, other))
 
 
-def fitted_seat(model, target, track, pictures, calm, detector):
+def fitted_seat(model, target, track, pictures, detector):
     """The Seat of a target's face on the source's head, corrected by what a detector sees of both.
 
     Parameters
@@ -54,7 +54,6 @@ def fitted_seat(model, target, track, pictures, calm, detector):
     target : TargetFace
     track : Track of the source
     pictures : dict, of frames of the track (int) their pictures, (H, W, 3) uint8
-    calm : (n,) int, those among them in which the mouth is at rest; what differs there counts for the mouth
     detector : FaceDetector
 
     Returns
@@ -69,9 +68,6 @@ def fitted_seat(model, target, track, pictures, calm, detector):
     if not seen:
         return seat
     difference = np.median([d for d, _ in seen.values()], axis=0)
-    resting = [seen[t][0] for t in calm if t in seen]
-    if resting:
-        difference[MOUTH] = np.median(resting, axis=0)[MOUTH]
     return reseated(seat, np.median([a for _, a in seen.values()], axis=0), difference)
 
 
@@ -94,8 +90,8 @@ def reseated(seat, at, difference):
     zero, one = np.zeros(68), np.ones(68)
     rows = np.stack([np.stack([one, zero, x, zero, z, -y], axis=1),             # what x changes by: translation (2),
                      np.stack([zero, one, y, -z, zero, x], axis=1)], axis=1)    # scale, turns about x, y and z
-    used = np.r_[:BROWS.start, BROWS.stop:68]
-    a, b = rows[used].reshape(-1, 6) / DOUBT, -difference[used, :2].reshape(-1) / DOUBT
+    weight = WEIGHTS[:, None] / DOUBT
+    a, b = (weight[..., None] * rows).reshape(-1, 6), -(weight * difference[:, :2]).reshape(-1)
     prior = np.diag([0, 0, 0, *[1 / np.radians(TILT)] * 3])
     p = np.linalg.lstsq(np.vstack([a, prior]), np.concatenate([b, np.zeros(6)]), rcond=None)[0]
     turn, scale = rotation_matrix(p[3:]), 1 + p[2]
