@@ -21,7 +21,7 @@ BROW_MARGIN = 3.0            # mm
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
 MOST_AT_REST = 0.35          # of a coefficient of the eyes
-MATT, SHINIEST = 1.08, 1.25  # likewise: what is left alone, and the brightest that is left
+MATT, SHINIEST = 1.15, 1.45  # likewise: what is left alone, and the brightest that is left
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_shine_is_taken_off_and_is_white(model, atlas):
     rgb = clean.rgb + shine[..., None]
     out = without_shine(model, Texture(rgb, clean.validity), atlas).rgb
     spots = shine > 0.2
-    assert np.abs(out - clean.rgb)[spots].mean() < 0.35 * np.abs(rgb - clean.rgb)[spots].mean()
+    assert np.abs(out - clean.rgb)[spots].mean() < 0.45 * np.abs(rgb - clean.rgb)[spots].mean()
     hue = lambda a: (a[..., 0] - a[..., 2])[spots].mean()       # white light takes none of it along
     assert hue(out) == pytest.approx(hue(clean.rgb), rel=0.05)
     assert (out == rgb)[skin_weight(model, atlas) == 0].all()
