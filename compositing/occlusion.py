@@ -2,11 +2,11 @@
 
 Two small networks (compositing.occlusion_network, trained by compositing.train_occlusion on drawn things) look at the
 face where the track says it is, so that a covered face is looked at in the right place. What they see is believed
-when it can be true: a thing before the face comes in from outside it or is large; a pair of glasses is worn through
-the clip or not at all. What was seen of a thing is carried along its motion (T. Kroeger et al. 2016,
-arXiv:1603.03590), since fingertips are not seen in every frame. In the frame the edge of a thing is moved to the
-picture's own edge by a guided filter (K. He et al. 2013, doi:10.1109/TPAMI.2012.213). A hole in the face is worse than
-a thing painted over, so doubt is decided for the face.
+when it can be true: a thing before the face comes in from outside it or is large, and is there in two frames on end; a
+pair of glasses is worn through the clip or not at all. What was seen of a thing is carried along its motion
+(T. Kroeger et al. 2016, arXiv:1603.03590), since fingertips are not seen in every frame. In the frame the edge of a
+thing is moved to the picture's own edge by a guided filter (K. He et al. 2013, doi:10.1109/TPAMI.2012.213). A hole in
+the face is worse than a thing painted over, so doubt is decided for the face.
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from facemodel.camera import project, to_camera
 MODES = ("auto", "off")
 SHIPPED = "occlusion/occlusion.safetensors"
 SURE, MAYBE = 0.8, 0.25      # probability that a thing has somewhere, and as far as which it reaches
+AGAIN = 7                    # pixels of half the view around what was sure in the frame before
 LEAST, LARGE = 0.012, 0.06   # share of the face that a thing from outside covers at least, and one that lies inside
 MEMORY, SAME = 0.95, 0.08    # what is kept of a probability from frame to frame where the picture, moved, is the same
 WORN = 0.5                   # share of the frames looked at in which glasses are seen
@@ -124,15 +125,15 @@ class Occlusion:
 
     def reset(self):
         """Forgets the frame before."""
-        self._seen = self._object = self._rim = None
+        self._seen = self._object = self._rim = self._last = None
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"seen": self._seen, "object": self._object, "rim": self._rim}
+        return {"seen": self._seen, "object": self._object, "rim": self._rim, "last": self._last}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._seen, self._object, self._rim = state["seen"], state["object"], state["rim"]
+        self._seen, self._object, self._rim, self._last = (state[k] for k in ("seen", "object", "rim", "last"))
 
     def keep(self, image, t):
         """What lies before the face in frame t of the track.
@@ -150,8 +151,9 @@ class Occlusion:
         seen = cut(image, way, OBJECT)
         now = self._detector("object", seen)
         self._object = now if self._object is None else np.maximum(now, self._carried(seen))
-        self._seen = seen
-        found = believed(now, self._object, self._face, self._inner)
+        twice = now if self._last is None else np.minimum(now, cv2.dilate(self._last, np.ones((AGAIN, AGAIN))))
+        self._seen, self._last = seen, now
+        found = believed(twice, self._object, self._face, self._inner)
         thing = None
         if found.any():
             thing = 1 - _snapped(self._object * found, image, way)
@@ -186,7 +188,7 @@ def believed(now, probability, face, inner):
 
     Parameters
     ----------
-    now, probability : (h, w) float32, of this frame alone, and with what is remembered
+    now, probability : (h, w) float32, of this frame and the one before, and with all that is remembered
     face, inner : (h, w) bool, the face, and it without a margin
 
     Returns
