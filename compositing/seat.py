@@ -18,8 +18,8 @@ from facemodel.readers.transfer import similarity
 from fitting.detection import box_from_landmarks
 
 SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
-WEIGHTS = np.ones(68)         # of the landmarks' differences: what is rigid counts more
-WEIGHTS[[*range(27, 31), 31, 33, 35, 36, 39, 42, 45]], WEIGHTS[:17] = 3.0, 0.5
+RIGID = (27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45)                         # nose, eye corners
+WEIGHTS = np.array([3.0 if k in RIGID else 0.5 if k < 17 else 1.0 for k in range(68)])       # of their differences
 TILT = 2.0                    # degrees, standard deviation of what a seat is tilted by
 DOUBT = 1.5                   # mm, of a landmark's difference
 
@@ -72,7 +72,7 @@ def fitted_seat(model, target, track, pictures, detector):
 
 
 def reseated(seat, at, difference):
-    """The Seat that takes away what of its landmarks' differences is place, size and tilt; brows say nothing.
+    """The Seat that takes away what of its landmarks' differences is place, size and tilt.
 
     Least squares in the face's plane, linear in small turns, which TILT keeps small: turned about x, what is further in
     front moves up or down.
