@@ -16,6 +16,7 @@ from compositing.seat import seat_on
 from compositing.sharpness import SharpnessMatch
 from compositing.steady import Steadier
 from compositing.tone import ToneMatch
+from facemodel.sampling import samples
 from fitting.texture import bare_skin
 from fitting.video_reader import VideoFrame
 from texgan.transfer import static
@@ -152,13 +153,13 @@ class Compositor:
         nodes = self._model.coarse_index
         crop = frame.rgb[top:bottom, left:right].astype(np.float32) / 255
         xy = rendering.posed.xy[nodes] - np.float32([left, top])
-        source, target = seam.sample(crop, xy), seam.sample(rendering.rgb, xy)
+        source, target = samples(crop, xy), samples(rendering.rgb, xy)
         visible = seam.visible_vertices(rendering, nodes)
         if self._broken:
             self._tone.reset()
             self._sharpness.reset()
             self._steadier.reset()
-        free = visible if keep is None else visible & (seam.sample(keep[top:bottom, left:right], xy) > 0.5)
+        free = visible if keep is None else visible & (samples(keep[top:bottom, left:right], xy) > 0.5)
         gain = self._tone.gain(source, target, free)
         seam.tint(self._model, rendering, gain)
         inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5

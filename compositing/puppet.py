@@ -20,6 +20,7 @@ from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import rotation_matrix
 from facemodel.light import shade
 from facemodel.rasterizer import interpolate, rasterize
+from facemodel.sampling import sampled, samples
 from fitting.lift import Texture
 from fitting.texture import pose, region_texture
 
@@ -117,12 +118,12 @@ class Puppet:
         where, before, shading = values[..., :2], values[..., 9:12], values[..., 12:15]
         face, seen, inner, mouth, depth = np.moveaxis(values[..., 4:9], 2, 0)
         warp = self._warp(where - _grid(mask.shape), mask, face, seen)
-        albedo, neutral = (_sampled(t, values[..., 2:4]) for t in (texture, self.rest.rgb))
+        albedo, neutral = (sampled(t, values[..., 2:4]) for t in (texture, self.rest.rgb))
         out = self._warped(warp)
         now = albedo * shading
         change = now - neutral * before
         share = (_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
-        hidden = _ramp(depth - _sampled(self._rest_depth, where), *HIDDEN)
+        hidden = _ramp(depth - sampled(self._rest_depth, where), *HIDDEN)
         hidden = np.maximum(hidden, mouth * _ramp(self._opening(expression) - self._rest_opening, *OPENS))
         drawn = inner * (1 - seen) * hidden * mask
         drawn = (cv2.GaussianBlur(drawn, (0, 0), max(EDGE * self._width, 0.7)) * mask)[..., None]      # no stairs
@@ -189,8 +190,8 @@ class Puppet:
         model, used = self._model, self.rest
         skin = model.regions["face"] * (1 - model.regions["mouth_interior"]) * (1 - model.regions["eyes"])
         values = interpolate(np.hstack([self._uv, self._rest_shading, skin[:, None]]), self._triangles, raster)
-        rendered = _sampled(used.rgb, values[..., :2]) * values[..., 2:5]
-        weight = values[..., 5] * _sampled(used.validity, values[..., :2]) * raster.mask
+        rendered = sampled(used.rgb, values[..., :2]) * values[..., 2:5]
+        weight = values[..., 5] * sampled(used.validity, values[..., :2]) * raster.mask
         step = max(1, round(max(weight.shape) / SPREAD_SIZE))
         small = lambda a: cv2.resize(np.ascontiguousarray(a, np.float32), None, fx=1 / step, fy=1 / step,
                                      interpolation=cv2.INTER_AREA)
@@ -198,7 +199,7 @@ class Puppet:
         total = np.maximum(blur(weight), 1e-4)[..., None]
         mean = lambda picture: blur(picture * weight[..., None]) / total + 0.01
         ratio = mean(self._photo) / mean(rendered)
-        return np.clip(_samples(ratio, (self._rest_xy - self._corner) / np.float32(step)), 0.5, 2)
+        return np.clip(samples(ratio, (self._rest_xy - self._corner) / np.float32(step)), 0.5, 2)
 
     def _fixed_attributes(self, depth):
         """What every frame interpolates, of the rest: place in the window and on the texture, weights, depth, shading.
@@ -207,7 +208,7 @@ class Puppet:
         """
         regions = self._model.regions
         inner = np.maximum.reduce([regions[n] for n in ("mouth_interior", "lips", "eyes", "eyelids")])
-        validity = _samples(self.rest.validity[..., None], self._uv)[:, 0]
+        validity = samples(self.rest.validity, self._uv)
         columns = [self._rest_xy - self._corner, self._uv, regions["face"][:, None],
                    _ramp(validity, *SEEN)[:, None], inner[:, None],
                    regions["mouth_interior"][:, None], depth[:, None], self._rest_shading]
@@ -251,19 +252,7 @@ class Puppet:
         return carried + own * (exact - carried)
 
     def _warped(self, warp):
-        return _sampled(self._photo, _grid(warp.shape[:2]) + warp, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
-
-
-def _sampled(picture, where, how=cv2.INTER_LINEAR, border=cv2.BORDER_REPLICATE):
-    """A picture or texture at (h, w, 2) pixels."""
-    x, y = (where[..., k] - np.float32(0.5) for k in (0, 1))
-    return cv2.remap(picture, x, y, how, borderMode=border)
-
-
-def _samples(picture, where, rows=16384):
-    """The same at (N, 2) pixels -> (N, K); in parts, for OpenCV draws no pictures of more than 32,767 rows."""
-    parts = [_sampled(picture, where[k:k + rows, None]) for k in range(0, len(where), rows)]
-    return np.concatenate(parts).reshape(len(where), -1)
+        return sampled(self._photo, _grid(warp.shape[:2]) + warp, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
 
 
 def without_lips_inside(model, target, fit):

@@ -24,12 +24,6 @@ def seam_regions(model):
     return inner & ~outer, outer
 
 
-def sample(image, xy):
-    """Bilinear samples of (h, w, 3) float32 at (N, 2) pixels -> (N, 3), the border repeated outside."""
-    x, y = (np.ascontiguousarray(xy[:, k, None] - 0.5, np.float32) for k in (0, 1))
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
-
-
 def visible_vertices(rendering, which):
     """Which of the vertices `which` (N,) int the camera sees, not too aslant and inside the frame: (N,) bool."""
     left, top, right, bottom = rendering.window

@@ -21,6 +21,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from facemodel.sampling import samples
+
 CELLS = 48                   # of the chart, each way
 SPREAD = 2.5                 # cells: standard deviation of the smoothing
 DOUBT = 0.02                 # weight, in vertices a cell, with which the mean speaks where nothing was seen
@@ -101,7 +103,7 @@ class ToneMatch:
         else:
             self._total = MEMORY * self._total + (1 - MEMORY) * now
             self._weight = MEMORY * self._weight + (1 - MEMORY) * count
-        out = self._at_vertices(self._field())
+        out = samples(self._field(), self._place)
         for name, (inside, weight) in self._parts.items():
             seen = inside & visible
             if seen.sum() >= LEAST:
@@ -126,10 +128,6 @@ class ToneMatch:
         colour = share * mean - grey
         kept = np.clip(grey, -most, most) + colour * min(1.0, most_colour / max(np.linalg.norm(colour), 1e-9))
         return (smooth - self._inside[..., None] * kept).astype(np.float32)
-
-    def _at_vertices(self, field):
-        x, y = (np.ascontiguousarray(self._place[:, k, None] - 0.5, np.float32) for k in (0, 1))
-        return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
 
 
 def _blurred(cells, width):

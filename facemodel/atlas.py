@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from facemodel.rasterizer import interpolate, rasterize
+from facemodel.sampling import sampled
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,12 @@ def image_to_texture(image, xy, z, cosine, depth, model, atlas, depth_tolerance=
     validity = np.zeros((atlas.size, atlas.size), np.float32)
     _visible(points, depth, np.float32(depth_tolerance), validity)
     validity = cv2.blur(cv2.erode(validity, np.ones((3, 3), np.uint8)), (3, 3)) * atlas.mask
-    texture = cv2.remap(image, points[..., 0] - 0.5, points[..., 1] - 0.5, cv2.INTER_CUBIC,
-                        borderMode=cv2.BORDER_REPLICATE)
-    return np.clip(texture, 0, 1), validity
+    return np.clip(sampled(image, points, cv2.INTER_CUBIC), 0, 1), validity
 
 
 def texture_to_image(texture, model, raster, interpolation=cv2.INTER_LINEAR):
     """Draws a texture where a raster sees the model: (S, S, K) -> (H, W, K) float32, zero elsewhere."""
     where = interpolate(uv_to_pixels(model.uv, texture.shape[0]), model.triangles, raster)
-    out = cv2.remap(texture, where[..., 0] - 0.5, where[..., 1] - 0.5, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    out = sampled(texture, where, interpolation)
     out[~raster.mask] = 0
     return out

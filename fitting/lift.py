@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from facemodel.atlas import build_atlas, to_texture
+from facemodel.sampling import samples
 from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, region_texture, skin_weight
 
 BRIGHTEST = 1.3              # largest albedo that is kept: the fit may underestimate a light
 KNOWN = 0.15                 # validity from which a texel's own colour is looked at
-ROW = 16384                  # OpenCV's pictures have short rows
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,6 @@ class Lifter:
         texture, validity = extract(image, posed, track.light[t], model, self.atlas)
         validity = validity * self._face
         if free is not None:
-            at = np.ascontiguousarray(posed.xy[None] - np.float32(0.5))
-            seen = np.concatenate([cv2.remap(free, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                                   for part in np.array_split(at, -(-at.shape[1] // ROW), axis=1)], axis=1)
-            validity = validity * to_texture(seen.reshape(-1, 1), model.triangles, self.atlas)[..., 0].clip(0, 1)
+            seen = samples(free, posed.xy)
+            validity = validity * to_texture(seen[:, None], model.triangles, self.atlas)[..., 0].clip(0, 1)
         return texture, validity

@@ -5,25 +5,21 @@ themselves show there, light divided out, steadies the tracking of that person; 
 """
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from facemodel.light import shade
 from facemodel.rasterizer import rasterize
+from facemodel.sampling import samples
 from fitting.texture import pose
 
 SURFACE = 1.5            # mm, a vertex that lies further behind what its pixel shows is hidden
 LARGEST = 0.4            # of the difference to the model's albedo
-ROW = 1024
 DOUBT = 1.0              # pictures' worth of trust in the model's albedo
 
 
 def sample_vertices(view, posed):
     """Colours of the picture at projected vertices: (V, 3) float32."""
-    count = len(posed.xy)
-    at = np.resize(posed.xy - np.float32(0.5), (-(-count // ROW), ROW, 2))       # OpenCV's pictures have short rows
-    colours = cv2.remap(view.image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return colours.reshape(-1, 3)[:count]
+    return samples(view.image, posed.xy)
 
 
 def vertex_visibility(model, posed, height, width):
