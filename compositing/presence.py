@@ -7,6 +7,7 @@ clip or the span there is nothing to fade to.
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from facemodel.errors import InputError
 from fitting.video_reader import Span, VideoReader, probe
@@ -29,10 +30,9 @@ def presence(status, fade=FADE):
     fade + 1 frames on
     """
     usable = np.asarray(status) == "ok"
-    lost = np.flatnonzero(~usable)
-    if not len(lost):
+    if usable.all():
         return np.ones(len(usable), np.float32)
-    distance = np.abs(np.arange(len(usable))[:, None] - lost).min(axis=1)
+    distance = distance_transform_edt(usable)
     x = np.clip(distance / (fade + 1), 0, 1)
     return (x * x * (3 - 2 * x)).astype(np.float32)
 
@@ -51,7 +51,7 @@ class Mask:
     """
 
     def __init__(self, path, source):
-        self._path, self._reader, self._next = path, None, None
+        self._path, self._reader, self._frames, self._last = path, None, None, (None, None)
         mine, its = probe(path), probe(source)
         if (mine.height, mine.width) != (its.height, its.width):
             raise InputError(f"--mask {path}: is {mine.width} x {mine.height}, but {source} is {its.width} x "
@@ -67,14 +67,17 @@ class Mask:
     def keep(self, index):
         """How much may be painted in a frame: (H, W) float32 in [0, 1], 0 where the mask is white.
 
-        index : int, the frame's number, above that of the call before
+        index : int, the frame's number, not below that of the call before: several faces may ask for the same
         """
+        if self._last[0] == index:
+            return self._last[1]
         if self._reader is None:
             self._reader = VideoReader(self._path, Span(index))
-            self._next = iter(self._reader)
-        for frame in self._next:
+            self._frames = iter(self._reader)
+        for frame in self._frames:
             if frame.index == index:
                 white = (frame.rgb.astype(np.float32).mean(axis=2) / 255 - BLACK) / (WHITE - BLACK)
-                return 1 - np.clip(white, 0, 1)
+                self._last = index, 1 - np.clip(white, 0, 1)
+                return self._last[1]
         raise InputError(f"--mask {self._path}: ends before frame {index} of the source; export it for the whole clip, "
                          "or end earlier with --end")

@@ -119,7 +119,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     pairs, several = pairs or [Pair(face, target, virtual)], len(pairs or ()) > 1
-    masks = [mask and Mask(mask, source) for _ in pairs]
+    held = mask and Mask(mask, source)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
         known = check_track(known, track_path, source, pairs[0].face, info, span)
@@ -149,7 +149,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     sizes = [len(person.texture.rgb) for person in people]
     compositors = [_compositor(model, source, track, person, method, detector, things, timer, cost=cost,
                                smoothness=smoothness, skin=skin, mask=held, inspect=debug is not None)
-                   for track, held, person in zip(tracks, masks, people)]
+                   for track, person in zip(tracks, people)]
     labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
                                   tracks[0].frame_index[0])
     replaced = np.zeros((len(tracks[0]), len(tracks)), bool)
@@ -173,7 +173,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     done = 0 if journal is None or not journal.count else journal.state["end"]
     with VideoReader(source, Span(done)) as reader:
         with ExitStack() as stack:
-            for held in filter(None, masks):
+            if held:
                 stack.enter_context(held)
             writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **quality, **options))
             shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks,

@@ -22,6 +22,15 @@ def test_the_target_fades_beside_lost_frames_and_not_at_the_ends():
     assert 1 <= FADE <= 12
 
 
+def test_fading_is_by_the_nearest_lost_frame_in_hours_of_video_too():
+    status = np.where(np.random.default_rng(0).random(300) < 0.1, "lost", "ok")
+    lost = np.flatnonzero(status == "lost")
+    x = np.clip(np.abs(np.arange(300)[:, None] - lost).min(axis=1) / 7, 0, 1)
+    assert np.allclose(presence(status, fade=6), 3 * x ** 2 - 2 * x ** 3)
+    long = np.repeat(["ok", "lost"], 100_000)                    # every frame against every other would be 80 GB
+    assert presence(long)[:100_000 - FADE].all() and not presence(long)[100_000:].any()
+
+
 def drawn_mask(path, count, size=(64, 96)):
     """Frames whose left `4 * index` columns are white."""
     pictures = [np.zeros((*size, 3), np.uint8) for _ in range(count)]
@@ -37,6 +46,7 @@ def test_a_mask_is_read_frame_by_frame(tmp_path):
             keep = mask.keep(index)
             assert keep.shape == (64, 96) and keep.dtype == np.float32
             assert np.all(keep[:, :4 * index - 2] == 0) and np.all(keep[:, 4 * index + 2:] == 1)
+            assert np.array_equal(mask.keep(index), keep)        # for another face
         with pytest.raises(InputError, match="--mask.*mask.mp4: ends before frame 6.*--end"):
             mask.keep(6)
 
