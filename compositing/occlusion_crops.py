@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-ANCHORS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])     # of 68: nose, eye corners, mouth corners
+from fitting.detection import ANCHORS
+
 EYES = np.array([36, 39, 42, 45])
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from compositing.retarget import render, retarget_expression
 from facemodel.camera import rotation_matrix
 from facemodel.readers.transfer import similarity
-from fitting.detection import box_from_landmarks
+from fitting.detection import ANCHORS, box_from_landmarks
 
-SEAT_LANDMARKS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])      # nose, eye corners, mouth corners
 RIGID = (27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45)                         # nose, eye corners
 WEIGHTS = np.array([3.0 if k in RIGID else 0.5 if k < 17 else 1.0 for k in range(68)])       # of their differences
 TILT = 2.0                    # degrees, standard deviation of what a seat is tilted by
@@ -41,7 +40,7 @@ def seat_on(model, identity, head):
 
     identity, head : (n_id,) of the face and of the head it shall sit on
     """
-    anchors = model.landmarks[SEAT_LANDMARKS]
+    anchors = model.landmarks[ANCHORS]
     face, other = (model.shape(i, rows=anchors)[anchors].astype(np.float64) for i in (identity, head))
     return Seat(*similarity(face, other))
 

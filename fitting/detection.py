@@ -15,6 +15,8 @@ import numpy as np
 from facemodel.errors import InputError
 
 DETECTION_SIZE = 640        # px, longer side of the picture that is searched first
+# of the 68 points: nose, eye corners, mouth corners; what places a whole face best
+ANCHORS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])
 JITTER = ((0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.94), (0, 0, 1.06))
 
 

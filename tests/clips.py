@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 
 import assets
+from fitting.detection import FaceDetector
+from fitting.track import track_clip
+from fitting.trackfile import Track, load_track, save_track
 
 DEMO = assets.path("demo/single_face.mp4")
 NTSC = Fraction(30000, 1001)
@@ -127,6 +130,16 @@ def crossing(index: int, count: int) -> tuple[np.ndarray, float, float]:
     picture[30:270, right:right + 240] = other
     picture[:, left:left + 260] = walker
     return picture, left + 130, right + 120
+
+
+def known_track(model, clip: Path, stored: Path | None = None, **options) -> Track:
+    """The track of a clip: read from `stored` where that is there, else made, by track_clip's options, and kept."""
+    if stored and stored.is_file():
+        return load_track(stored, model)
+    track = track_clip(model, clip, FaceDetector(), **options).track
+    if stored:
+        save_track(track, stored)
+    return track
 
 
 def with_index_in_front(path: Path, source: Path) -> Path:

@@ -21,12 +21,10 @@ import numpy as np
 from compositing.key_frames import pictures_of, spread_frames
 from compositing.occlusion import Occlusion, OcclusionDetector, wears_glasses
 from facemodel.morphable import load_model
-from fitting.detection import FaceDetector
 from fitting.span import parse_edge, resolve_span
 from fitting.texture import pose
-from fitting.track import track_clip
-from fitting.trackfile import load_track, save_track
 from fitting.video_reader import VideoReader
+from tests import clips
 
 LABELS = Path(__file__).with_name("occlusion_labels.json")
 FRAMES = 120
@@ -133,15 +131,9 @@ def main(argv=None):
         if not path.is_file():
             print(f"{path}: no such file, left out")
             continue
-        stored = args.tracks and args.tracks / f"{name}.npz"
-        if stored and stored.is_file():
-            track = load_track(stored, model)
-        else:
-            first = 0 if args.cut else FIRST.get(name, 0)
-            span = resolve_span(path, parse_edge(f"{first}f", "--start"), parse_edge(f"{first + FRAMES}f", "--end"))
-            track = track_clip(model, path, FaceDetector(), span=span).track
-            if stored:
-                save_track(track, stored)
+        first = 0 if args.cut else FIRST.get(name, 0)
+        span = resolve_span(path, parse_edge(f"{first}f", "--start"), parse_edge(f"{first + FRAMES}f", "--end"))
+        track = clips.known_track(model, path, args.tracks and args.tracks / f"{name}.npz", span=span)
         row = measure(model, path, track, detector, labels.get(path.name), args.sheet)
         print(f"{name:26}", ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
               flush=True)

@@ -27,9 +27,8 @@ from facemodel.morphable import load_model
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
 from fitting.images import read_image
-from fitting.track import track_clip
-from fitting.trackfile import load_track, save_track
 from fitting.video_reader import VideoReader
+from tests import clips
 
 SMOOTHNESS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -107,10 +106,7 @@ def main():
     image = read_image(args.target)
     person = target_from_photo(model, image, fit_image(model, image, detector, "largest", args.target)[0])
     for clip in args.clips:
-        kept = args.tracks and args.tracks / f"{clip.stem}.npz"
-        track = load_track(kept, model) if kept and kept.is_file() else track_clip(model, clip, detector, "largest")[0]
-        if kept and not kept.is_file():
-            save_track(track, kept)
+        track = clips.known_track(model, clip, args.tracks and args.tracks / f"{clip.stem}.npz")
         sweep(model, clip, track, person, args.frames)
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.light import ambient_light, shade
 from facemodel.rasterizer import interpolate
 from fitting.parameters import Frame, Shared
 from fitting.solver import slide_jaw
 from fitting.texture import pose
+from fitting.trackfile import Track
 from fitting.views import make_view
 
 SIZE = 512
@@ -42,6 +43,22 @@ def draw(model, shared, frame, size=SIZE, albedo=None):
     colour = interpolate(albedo * shade(posed.normals, frame.light), model.triangles, raster)
     colour[~raster.mask] = 0.35
     return np.round(255 * np.clip(colour, 0, 1)).astype(np.uint8)
+
+
+def track_of(model, shared, frames, size=SIZE, landmarks=None):
+    """The Track of pictures, as if fitted without error. landmarks : (F, 68, 2) pixels; default zeros"""
+    stack = lambda name: np.stack([np.asarray(getattr(f, name), np.float32) for f in frames])
+    count, nothing = len(frames), np.zeros(len(frames), np.float32)
+    marks = np.zeros((count, 68, 2)) if landmarks is None else np.asarray(landmarks)
+    return Track(model_name=model.name, model_hash=model.hash, image_size=np.array([size, size]),
+                 frame_index=np.arange(count), status=np.array(["ok"] * count),
+                 identity=np.float32(shared.identity), albedo=np.float32(shared.albedo),
+                 expression=stack("expression"), expression_names=np.array(model.expression_names),
+                 rotation=np.stack([axis_angle(f.rotation) for f in frames]).astype(np.float32),
+                 translation=stack("translation"), focal=np.float32(shared.focal),
+                 principal_point=np.float32([size / 2, size / 2]), light=stack("light"),
+                 landmarks=marks.astype(np.float32), photometric_error=nothing, landmark_error=nothing,
+                 confidence=nothing + 1)
 
 
 def true_landmarks(model, shared, frame, size=SIZE):

@@ -1,6 +1,5 @@
 """The animate command as people run it, and what its parts promise: the photo at rest, the hold, the expressions."""
 from dataclasses import replace
-from functools import partial
 
 import av
 import cv2
@@ -23,6 +22,7 @@ from fitting.images import read_image
 from fitting.trackfile import load_track
 from fitting.video_reader import VideoReader
 from tests import clips
+from tests.quick import quick_fits
 from tests.test_replace import error_of, report_of, run, save_photo
 
 COUNT, GAP = 7, range(3, 5)
@@ -30,13 +30,8 @@ HEIGHT = 320
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_fits():
-    """Fewer steps and key frames, as in tests/test_replace.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
-        patch.setattr(fitting.fit, "fit_frames", quick)
-        patch.setattr(fitting.track, "fit_frames", quick)
-        patch.setattr(compositing.animate, "track_clip", partial(fitting.track.track_clip, key_frames=1))
+def quick():
+    with quick_fits(compositing.animate):
         yield
 
 

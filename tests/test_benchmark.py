@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import compositing.benchmark
-import fitting.fit
-import fitting.track
 from compositing.benchmark import first_frames
 from compositing.report import VERSION, StageTimer, peak_memory_mb
 from facemodel.errors import InputError
 from fitting.video_reader import probe, read_frames
 from tests import clips
+from tests.quick import quick_fits
 from tests.test_replace import error_of, run
 from tests.test_video import make_video
 
@@ -23,12 +22,9 @@ main = compositing.benchmark.main
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_fits():
-    """Fewer steps: these tests ask whether time is counted, not how much of it there is."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick = partial(fitting.fit.fit_frames, iterations=(1, 1, 1))
-        patch.setattr(fitting.fit, "fit_frames", quick)
-        patch.setattr(fitting.track, "fit_frames", quick)
+def quick():
+    """These tests ask whether time is counted, not how much of it there is."""
+    with quick_fits(iterations=(1, 1, 1)):
         yield
 
 

@@ -3,7 +3,6 @@ import json
 import os
 import sys
 from datetime import datetime, timezone
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import assets
 import compositing.certificate
 import compositing.replace
 import compositing.verify
-import fitting.fit
-import fitting.track
 from compositing.certificate import load_credential, make_trial
 from compositing.credentials import SOURCE_TYPE, check_signing, sign
 from compositing.report import VERSION, synthetic_marks
@@ -27,6 +24,7 @@ from fitting import commands
 from fitting.trackfile import file_hash
 from fitting.video_reader import VideoReader
 from tests import clips
+from tests.quick import quick_fits
 
 c2pa = pytest.importorskip("c2pa", reason='c2pa-python is not installed (pip install -e ".[sign]")')
 COUNT = 10
@@ -409,7 +407,7 @@ def test_the_command_that_makes_a_certificate(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_replace_signs_and_labels(capsys, trial, source, tmp_path, monkeypatch):
+def test_replace_signs_and_labels(capsys, trial, source, tmp_path):
     """As people run it: --sign and --label, then verify; wrong ones are refused before any work."""
     clip, out = clips.cut(tmp_path / "clip.mp4", 3), tmp_path / "out.mp4"
     command = [clip, "--virtual", 3, "-o", out, "--texture", "static"]
@@ -418,10 +416,8 @@ def test_replace_signs_and_labels(capsys, trial, source, tmp_path, monkeypatch):
                          (["--label", "\u5408\u6210"], "Latin"), (["--label", ""], "characters")):
         assert run(compositing.replace.main, *command, *extra) == 1
         assert words in capsys.readouterr().err
-    quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
-    monkeypatch.setattr(fitting.track, "fit_frames", quick)
-    monkeypatch.setattr(compositing.replace, "track_clip", partial(fitting.track.track_clip, key_frames=1))
-    assert run(compositing.replace.main, *command, "--sign", *trial[:2], "--label") == 0
+    with quick_fits(compositing.replace):
+        assert run(compositing.replace.main, *command, "--sign", *trial[:2], "--label") == 0
     found = examine(out, trial[2])
     assert found["marked"] and found["intact"] and found["credentials"]["trusted"]
     assert found["credentials"]["settings"]["label"] == "synthetic"

@@ -11,11 +11,12 @@ import compositing.pieces
 import compositing.replace
 from compositing.occluders import draw_glasses, draw_hand
 from compositing.occlusion import Occlusion, OcclusionDetector, Placer, believed, guided, wears_glasses
-from compositing.occlusion_crops import ANCHORS, EYES, OBJECT, STRIP, View, cut, layout, placement
+from compositing.occlusion_crops import EYES, OBJECT, STRIP, View, cut, layout, placement
 from compositing.train_occlusion import BASE, NETWORKS, sample, train, write
-from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
+from facemodel.camera import project, rotation_matrix, to_camera
 from fitting import commands
-from fitting.trackfile import Track, file_hash, save_track
+from fitting.detection import ANCHORS
+from fitting.trackfile import file_hash, save_track
 from tests import clips, synthetic
 
 COUNT = 8
@@ -25,21 +26,6 @@ SIZE = synthetic.SIZE
 @pytest.fixture(scope="module")
 def detector():
     return OcclusionDetector()
-
-
-def track_of(model, shared, frames):
-    """The Track of rendered frames."""
-    stack = lambda name: np.stack([np.asarray(getattr(f, name), np.float32) for f in frames])
-    count, nothing = len(frames), np.zeros(len(frames), np.float32)
-    return Track(model_name=model.name, model_hash=model.hash, image_size=np.array([SIZE, SIZE]),
-                 frame_index=np.arange(count), status=np.array(["ok"] * count),
-                 identity=np.float32(shared.identity), albedo=np.float32(shared.albedo),
-                 expression=stack("expression"), expression_names=np.array(model.expression_names),
-                 rotation=np.stack([axis_angle(f.rotation) for f in frames]).astype(np.float32),
-                 translation=stack("translation"), focal=np.float32(shared.focal),
-                 principal_point=np.float32([SIZE / 2, SIZE / 2]), light=stack("light"),
-                 landmarks=np.zeros((count, 68, 2), np.float32), photometric_error=nothing, landmark_error=nothing,
-                 confidence=nothing + 1)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +47,7 @@ def act(model):
         drawn = synthetic.draw(model, shared, one)
         empty = (drawn == round(255 * 0.35)).all(axis=2)
         pictures.append(np.where(empty[..., None], ground, drawn))
-    return pictures, track_of(model, shared, frames)
+    return pictures, synthetic.track_of(model, shared, frames)
 
 
 def bar(k):

@@ -22,19 +22,15 @@ from fitting.detection import FaceDetector
 from fitting.images import read_image
 from fitting.trackfile import load_track, save_track
 from tests import clips
+from tests.quick import quick_fits
 
 COUNT = 6
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_fits():
-    """Fewer steps and key frames: these tests ask what the commands do, tests/test_fit.py how well they fit."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
-        patch.setattr(fitting.fit, "fit_frames", quick)
-        patch.setattr(fitting.track, "fit_frames", quick)
-        patch.setattr(compositing.replace, "track_clip", partial(fitting.track.track_clip, key_frames=1))
+def quick():
+    with quick_fits(compositing.replace):
         yield
 
 

@@ -5,12 +5,13 @@ import numpy as np
 
 from compositing.key_frames import spread_frames
 from compositing.retarget import render
-from compositing.seat import SEAT_LANDMARKS, Seat, fitted_seat, reseated, seat_on
+from compositing.seat import Seat, fitted_seat, reseated, seat_on
 from compositing.virtual import virtual_face
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.light import ambient_light
-from fitting.detection import FaceDetector
-from fitting.trackfile import Track
+from fitting.detection import ANCHORS, FaceDetector
+from fitting.parameters import Frame, Shared
+from tests import synthetic
 
 SIZE, FOCAL = 400, 900.0
 
@@ -22,7 +23,7 @@ def test_a_face_sits_on_the_head_whose_pose_it_takes(model):
     own = seat_on(model, head, head)
     vertices = model.shape(head)
     np.testing.assert_allclose(own(vertices), vertices, atol=1e-3)
-    anchors = model.landmarks[SEAT_LANDMARKS]
+    anchors = model.landmarks[ANCHORS]
     for other in rng.normal(size=(3, model.identity_count)):
         seat = seat_on(model, other, head)
         face = model.shape(other)
@@ -49,27 +50,20 @@ def test_a_misplaced_seat_comes_back():
 
 def source_of(model, face, turns):
     """Track of a person without expression, as if fitted without error, and its pictures, by frame."""
-    f32, count = np.float32, len(turns)
-    rotation, translation = f32(turns), np.repeat(f32([[0, 0, 560]]), count, axis=0)
-    light = np.repeat(f32(ambient_light(0.8))[None], count, axis=0)
-    centre = f32([SIZE / 2, SIZE / 2])
-    expression = np.zeros((count, model.expression_count), np.float32)
-    pictures, marks = {}, []
-    for t in range(count):
-        drawn = render(model, face.identity, face.texture.rgb, expression[t], rotation[t], translation[t], light[t],
+    shared = Shared(face.identity, np.zeros(model.albedo_count), FOCAL)
+    frames = [Frame(np.zeros(model.expression_count), rotation_matrix(np.array(turn)), np.array([0.0, 0, 560]),
+                    ambient_light(0.8)) for turn in turns]
+    centre, pictures, marks = np.float32([SIZE / 2, SIZE / 2]), {}, []
+    for t, one in enumerate(frames):
+        drawn = render(model, face.identity, face.texture.rgb, one.expression, one.rotation, one.translation, one.light,
                        FOCAL, centre, (SIZE, SIZE))
         picture = np.full((SIZE, SIZE, 3), 120, np.uint8)
         left, top, right, bottom = drawn.window
         picture[top:bottom, left:right][drawn.mask] = np.round(drawn.rgb[drawn.mask] * 255)
         pictures[t] = picture
-        camera = to_camera(model.shape(face.identity)[model.landmarks], rotation[t], translation[t])
+        camera = to_camera(model.shape(face.identity)[model.landmarks], one.rotation, one.translation)
         marks.append(project(camera, FOCAL, centre))
-    return Track(model_name=model.name, model_hash=model.hash, image_size=np.array([SIZE, SIZE]),
-                 frame_index=np.arange(count), status=np.array(["ok"] * count), identity=face.identity,
-                 albedo=np.zeros(model.albedo_count, np.float32), expression=expression,
-                 expression_names=np.array(model.expression_names), rotation=rotation, translation=translation,
-                 focal=f32(FOCAL), principal_point=centre, light=light, landmarks=f32(marks),
-                 photometric_error=np.zeros(count, np.float32), landmark_error=np.zeros(count, np.float32)), pictures
+    return synthetic.track_of(model, shared, frames, SIZE, marks), pictures
 
 
 def test_a_face_that_was_fitted_too_large_and_low_is_seated_where_it_belongs(model):

@@ -1,14 +1,11 @@
 """Several faces of one video, each with a target of its own."""
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 
 import compositing.pieces
 import compositing.replace
-import fitting.fit
-import fitting.track
 from compositing.pairs import Pair, check_faces, parse_pairs
 from compositing.report import INCOMPLETE, exit_status, summary
 from compositing.several import Faces, hidden_by, lay_over
@@ -18,18 +15,14 @@ from fitting.detection import FaceDetector
 from fitting.trackfile import Track
 from fitting.video_reader import Span
 from tests import clips
+from tests.quick import quick_fits
 
 COUNT, MIDDLE = 8, 360
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_fits():
-    """As in tests/test_replace.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
-        patch.setattr(fitting.fit, "fit_frames", quick)
-        patch.setattr(fitting.track, "fit_frames", quick)
-        patch.setattr(compositing.replace, "track_clip", partial(fitting.track.track_clip, key_frames=1))
+def quick():
+    with quick_fits(compositing.replace):
         yield
 
 

@@ -4,31 +4,24 @@ The clip is tracked once; textures are 'static' or 'delta', which need no weight
 """
 import json
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
 import compositing.pieces
 import compositing.replace
-import fitting.fit
-import fitting.track
 from compositing.video_writer import VideoWriter
 from fitting import commands
 from fitting.trackfile import load_track, save_track
 from tests import clips
+from tests.quick import quick_fits
 
 COUNT = 16
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_fits():
-    """As in tests/test_replace.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
-        patch.setattr(fitting.fit, "fit_frames", quick)
-        patch.setattr(fitting.track, "fit_frames", quick)
-        patch.setattr(compositing.replace, "track_clip", partial(fitting.track.track_clip, key_frames=1))
+def quick():
+    with quick_fits(compositing.replace):
         yield
 
 
