@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from compositing.arguments import add_shared, check_shared
 from compositing.key_frames import SOURCE_TEXTURE_SIZE, neutral_source_texture, pictures_of
 from compositing.performer import TexturePerformer
 from compositing.puppet import Puppet, without_lips_inside
@@ -29,7 +30,7 @@ from compositing.relative import MAX_TURN, relative_expression, resting_frames, 
 from compositing.replace import check_track, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.retarget import reduced, target_from_photo, texture_size_for
-from compositing.video_writer import SUFFIXES, VideoWriter, compose_yuv
+from compositing.video_writer import VideoWriter, compose_yuv
 from facemodel.atlas import build_atlas
 from facemodel.device import backend_for
 from facemodel.errors import InputError
@@ -294,8 +295,6 @@ def build_parser():
     parser.add_argument("--texture", choices=METHODS, default="gan",
                         help="what wrinkles, teeth and gaze come from: the trained generator ('gan', default), the "
                              "source's own change ('delta'), or none but the photo's ('static')")
-    parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors",
-                        help="of the generator (texgan.train); default: the embedded ones")
     parser.add_argument("--face", default="largest", metavar="N",
                         help="face of the video: 'largest' or a number, from the left in its first frame with one")
     parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")
@@ -303,33 +302,18 @@ def build_parser():
                         help="track of the video (fitting.track): read if the file exists, else written there")
     parser.add_argument("--height", type=int, default=HEIGHT, metavar="PIXELS",
                         help="higher photos are reduced to this (default: %(default)s)")
-    parser.add_argument("--crf", type=float, metavar="Q",
-                        help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    add_shared(parser)
     commands.add_common(parser)
     return parser
-
-
-def _check(args, out):
-    """Raises InputError, before any work, for options and places that can't be used."""
-    if args.crf is not None and not 0 <= args.crf <= 51:
-        raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
-    if args.height < 64:
-        raise InputError(f"--height {args.height}: give 64 pixels or more")
-    commands.check_writable(out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
-    if out.exists() and args.source.exists() and out.samefile(args.source):
-        raise InputError(f"{out}: is the source itself; choose another name with -o")
-    commands.check_writable(report_path(out))
-    if args.track is not None:
-        commands.check_writable(args.track, "--track")
 
 
 def main(argv=None):
     args = build_parser().parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
     backend = backend_for(args.device)
     out = args.out or Path(f"{args.target.stem}_{args.source.stem}.mp4")
-    _check(args, out)
+    if args.height < 64:
+        raise InputError(f"--height {args.height}: give 64 pixels or more")
+    check_shared(args, out)
     model = load_model(args.model)
     report = animate_photo(args.source, args.target, out, model=model, detector=FaceDetector(),
                            engine=engine_for(model, backend), texture=args.texture, face=args.face,

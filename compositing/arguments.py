@@ -1,4 +1,7 @@
-"""The command line of compositing.replace: its options, and what is wrong with them, said before any work."""
+"""The command line of compositing.replace: its options, and what is wrong with them, said before any work.
+
+What compositing.animate has of it, too, is in add_shared and check_shared.
+"""
 from __future__ import annotations
 
 import argparse
@@ -20,6 +23,31 @@ from fitting.span import parse_edge
 from texgan.transfer import METHODS
 
 
+def add_shared(parser):
+    """Adds the options that compositing.animate has, too, in the same words."""
+    parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors",
+                        help="of the generator (texgan.train); default: the embedded ones")
+    parser.add_argument("--crf", type=float, metavar="Q",
+                        help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+
+
+def check_shared(args, out):
+    """Raises InputError, before any work, for a quality, a result or a track that can't be, or would hit other files.
+
+    args : with source, crf and track
+    """
+    if args.crf is not None and not 0 <= args.crf <= 51:
+        raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
+    commands.check_writable(out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
+    if out.exists() and args.source.exists() and out.samefile(args.source):
+        raise InputError(f"{out}: is the source itself; choose another name with -o")
+    commands.check_writable(report_path(out))
+    if args.track is not None:
+        commands.check_writable(args.track, "--track")
+
+
 def build_parser(description=None):
     """The parser; its --help begins with `description`."""
     parser = argparse.ArgumentParser(prog="python -m compositing.replace", description=description,
@@ -32,8 +60,6 @@ def build_parser(description=None):
     parser.add_argument("--texture", choices=METHODS, default="gan",
                         help="how the target gets its expression: the trained generator infers it ('gan', default), "
                              "the source's change is added ('delta'), or the photo's texture stays ('static')")
-    parser.add_argument("--weights", type=Path, metavar="GENERATOR.safetensors",
-                        help="of the generator (texgan.train); default: the embedded ones")
     parser.add_argument("--face", default="largest", metavar="N",
                         help="face of the video: 'largest' (default), 'leftmost', 'rightmost' or a number, from the "
                              "left, in its first frame with one; that person is followed through the clip")
@@ -65,8 +91,7 @@ def build_parser(description=None):
     parser.add_argument("--compare", type=Path, metavar="VIDEO", help="also write the source beside the result")
     parser.add_argument("--debug", type=Path, metavar="VIDEO",
                         help="also write source, mesh, texture, seam and result side by side")
-    parser.add_argument("--crf", type=float, metavar="Q",
-                        help="H.264 quality, 0 (lossless) to 51; default visually lossless")
+    add_shared(parser)
     labelling.add_option(parser)
     credentials.add_option(parser)
     parser.add_argument("--work", type=Path, metavar="DIR",
@@ -134,21 +159,12 @@ def parse(argv=None, description=None):
     """
     args = build_parser(description).parse_intermixed_args(argv)         # SOURCE -o OUT TARGET is understood, too
     args.source, args.target, args.pair = _inputs(args)
-    if args.crf is not None and not 0 <= args.crf <= 51:
-        raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
     names = "_".join(pair.name for pair in args.pair or [Pair(args.face, args.target, args.virtual)])
     args.out = out = args.out or Path("demo.mp4" if args.demo else f"{args.source.stem}_{names[:100]}.mp4")
-    commands.check_writable(out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
-    if out.exists() and args.source.exists() and out.samefile(args.source):
-        raise InputError(f"{out}: is the source itself; choose another name with -o")
-    commands.check_writable(report_path(out))
+    check_shared(args, out)
     labelling.check_label(args.label)
     credentials.check_signing(args.sign, out)
     _check_views(args, args.source, out)
-    if args.track is not None:
-        commands.check_writable(args.track, "--track")
     args.start, args.end = (None if text is None else parse_edge(text, option)
                             for text, option in ((args.start, "--start"), (args.end, "--end")))
     args.work = WorkDir(args.work or out.with_name(out.name + ".work"), keep=args.work is not None,

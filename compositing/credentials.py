@@ -67,8 +67,7 @@ def sign(path, certificate, key, inputs=None, settings=None):
     path : an .mp4 or .mov that dynatex wrote
     certificate, key : paths of a PEM chain, the signer's certificate first, and of its PEM key without a password
     inputs : dict with 'source', 'source_sha256', 'target', 'target_sha256', as in a report, and 'target_2', ... with
-        several faces; names go into the manifest
-        without their folders
+        several faces; names go into the manifest without their folders
     settings : dict of what JSON can hold, as in a report; paths lose their folders, too
 
     Raises

@@ -46,14 +46,13 @@ def follow_lids(model, source, given, rest, identity, out, own, widen=True):
     missing = np.clip(np.abs(1 - share) / SURE, 0, 1) * (wanted - lid_gaps(model, identity, out))
     for eye, name in enumerate(BLINKS):
         k = names.index(name)
-        before = out[:, k].copy()
-        out[:, k] -= missing[:, eye] / _opening(model, identity, own, at_rest, k, eye, -1)
-        out[:, k] = np.clip(out[:, k], 0, max(model.expression_range[1], own[k]))
+        before, closing = out[:, k].copy(), _opening(model, identity, own, at_rest, k, eye, -1)
+        out[:, k] = np.clip(before - missing[:, eye] / closing, 0, max(model.expression_range[1], own[k]))
         if widen and WIDE[eye] in names:
-            missing[:, eye] -= (before - out[:, k]) * _opening(model, identity, own, at_rest, k, eye, -1)
+            left = missing[:, eye] - (before - out[:, k]) * closing
             k = names.index(WIDE[eye])
-            out[:, k] += np.maximum(missing[:, eye], 0) / _opening(model, identity, own, at_rest, k, eye, 1)
-            out[:, k] = np.clip(out[:, k], 0, max(model.expression_range[1], own[k]))
+            wider = out[:, k] + np.maximum(left, 0) / _opening(model, identity, own, at_rest, k, eye, 1)
+            out[:, k] = np.clip(wider, 0, max(model.expression_range[1], own[k]))
     return out
 
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from compositing.dense_sift import dense_sift
 from compositing.sift_flow import FlowSettings, sift_flow, unary_costs
+from fitting.yuv import LUMINANCE
 
 GRID = 256                  # texels per side of the chart on which is matched: the generator's size
 MARGIN = 6                  # texels of that grid around the mouth that take part: the lips
 REACH = 8                   # and around these: so far do descriptors look
-LUMINANCE = np.float32([0.299, 0.587, 0.114])
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))       # upper and lower landmark, iBUG's numbers
 INNER_CORNERS = (60, 64)
 

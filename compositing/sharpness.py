@@ -8,10 +8,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from fitting.yuv import LUMINANCE
+
 BLURS = np.float32([0, 0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.25, 1.5])      # standard deviations in pixels
 COARSE = 1.5                 # pixels: what is broader is no fine detail
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
-LUMINANCE = np.float32([0.299, 0.587, 0.114])
 
 
 def detail(grey, inside):

@@ -11,10 +11,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from fitting.yuv import LUMINANCE
+
 SHARE = 0.6                  # of the frame before, at most
 SAME = 0.10                  # difference, of 1, over which the share fades
 BROAD = 0.05                 # of the window's width: over how wide a neighbourhood the changes are measured
-LUMINANCE = np.float32([0.299, 0.587, 0.114])
 FLOW_SIDE = 320              # pixels: larger windows are reduced for the flow
 
 

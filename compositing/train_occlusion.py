@@ -130,23 +130,19 @@ def sample(rng, bases, name):
     small = cv2.GaussianBlur(base, (0, 0), 0.5 / view.scale) if view.scale < 1 else base
     picture = cv2.warpPerspective(small, way, view.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     picture = _light(rng, picture[:, ::rng.choice([-1, 1])].astype(np.float32) / 255)
-    mask, shape = np.zeros((height, width), np.float32), (height, width)
+    mask = np.zeros((height, width), np.float32)
     if name == "glasses" and rng.random() < 0.65:
-        eyes = np.array([[width / 2 - 32 * view.scale, view.above], [width / 2 + 32 * view.scale, view.above]])
-        layer, mask, lenses = draw_glasses(rng, shape, view.scale, eyes + rng.normal(0, 2 * view.scale, 2))
+        layer, mask, lenses = _glasses(rng, view)
         if rng.random() < 0.12:
             picture *= layer.shadow[..., None]                   # the shadow alone is nothing
             mask = 0 * mask
         else:
-            picture = layer.over(picture)
-            picture += lenses[..., 3:] * (lenses[..., :3] - picture)
+            picture = _worn(picture, layer, lenses)
     elif name == "object":
         skin = np.median(picture[48:76, 44:84].reshape(-1, 3), axis=0)
         if rng.random() < 0.3:                                       # glasses are no things of this kind
-            eyes = np.array([[width / 2 - 32 * view.scale, view.above], [width / 2 + 32 * view.scale, view.above]])
-            layer, _, lenses = draw_glasses(rng, shape, view.scale, eyes + rng.normal(0, 2 * view.scale, 2))
-            picture = layer.over(picture)
-            picture += lenses[..., 3:] * (lenses[..., :3] - picture)
+            layer, _, lenses = _glasses(rng, view)
+            picture = _worn(picture, layer, lenses)
         for _ in range(rng.choice([0, 1, 2], p=[0.25, 0.65, 0.1])):
             layer = _thing(rng, bases, view, skin)
             picture, mask = layer.over(picture), np.maximum(mask, layer.alpha)
@@ -154,6 +150,20 @@ def sample(rng, bases, name):
             end = int(view.above + rng.uniform(70, 120) * view.scale)
             picture[end:], mask[end:] = picture[end - 1], mask[end - 1]
     return _photographed(rng, picture), (np.clip(mask, 0, 1) * 255).astype(np.uint8)
+
+
+def _glasses(rng, view):
+    """draw_glasses at about where the eyes lie in a view."""
+    width, height = view.size
+    eyes = np.array([[width / 2 + side * 32 * view.scale, view.above] for side in (-1, 1)])
+    return draw_glasses(rng, (height, width), view.scale, eyes + rng.normal(0, 2 * view.scale, 2))
+
+
+def _worn(picture, layer, lenses):
+    """A picture (h, w, 3) float32 with glasses laid over it: their frame, then what their lenses reflect."""
+    picture = layer.over(picture)
+    picture += lenses[..., 3:] * (lenses[..., :3] - picture)
+    return picture
 
 
 def _thing(rng, bases, view, skin):

@@ -20,6 +20,8 @@ _RGB_SPACE = 0
 # AVColorSpace → (Kr, Kb); everything else, "unspecified" (2) included, is BT.601
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 _BT601 = (0.299, 0.114)
+LUMINANCE = np.float32([_BT601[0], 1 - sum(_BT601), _BT601[1]])
+"""Weights of R, G and B in BT.601's luma."""
 _UNTOUCHED = {"yuv420p", "yuvj420p", "yuv444p", "yuvj444p"}
 
 
