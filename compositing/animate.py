@@ -23,7 +23,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from compositing.arguments import add_shared, check_shared
-from compositing.key_frames import SOURCE_TEXTURE_SIZE, neutral_source_texture, pictures_of
+from compositing.eyes import eye_redrawer
+from compositing.key_frames import SOURCE_TEXTURE_SIZE, neutral_source_texture, pictures_of, spread_frames
 from compositing.performer import TexturePerformer
 from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
@@ -46,7 +47,7 @@ from fitting.track import track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import VideoReader, probe
 from fitting.yuv import Colour, Planes
-from texgan.transfer import METHODS, static, transfer_method
+from texgan.transfer import METHODS, GanTransfer, static, transfer_method
 
 HEIGHT = 1080               # pixels; higher photos are reduced
 FADE = 8                    # frames in which a returning face takes over from the held expression, at most
@@ -128,17 +129,21 @@ class Animator:
     target : TargetFace
     method, source_neutral, timer : see compositing.performer.TexturePerformer
     posed : bool, whether the head follows the source's turns
+    pictures : dict of pictures of the clip, by frame of the track, where gazes shall follow it
     """
 
-    def __init__(self, model, track, photo, fit, target, method=static, source_neutral=None, posed=False, timer=None):
+    def __init__(self, model, track, photo, fit, target, method=static, source_neutral=None, posed=False, timer=None,
+                 pictures=None):
         self._track, self._timer = track, timer or StageTimer()
         self._puppet = Puppet(model, photo, fit, target, posed)
-        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
         self._expression = relative_expression(model, track, fit)
+        eyes = pictures and eye_redrawer(model, track, target, self._expression, pictures, source_neutral,
+                                         relative=True)
+        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
         self._turns = turns(model, track) if posed else np.zeros((len(track), 3), np.float32)
         self._moved = posed
         self._hold = Hold((fit.expression[0], target.texture.rgb, np.zeros(3, np.float32)))
-        self._neutral, self._bias, self._teeth = target.texture.rgb, *self._corrections(model, target.texture)
+        self._neutral, self._bias, self._teeth = target.texture.rgb, *self._corrections(model, target.texture, eyes)
         self._picture = photo.astype(np.float32) / 255
 
     def __call__(self, frame):
@@ -169,19 +174,23 @@ class Animator:
             texture = texture + self._teeth * (self._neutral - texture)
         return self._expression[t], texture, self._turns[t]
 
-    def _corrections(self, model, neutral):
+    def _corrections(self, model, neutral, eyes):
         """What the method's textures are corrected by, each None where there is nothing to correct.
 
         Returns
         -------
         bias : (S, S, 3) float32, what the method changes at the source's rest, to be taken off: the photo has its own.
-            Not inside a mouth that the photo does not show, where the method's values stand for themselves
+            Not inside a mouth that the photo does not show, where the method's values stand for themselves, nor in
+            eyes that are drawn anew
         teeth : (S, S, 1) float32 in [0, 1], inside of a mouth that the photo shows: it stays the photo's
         """
         change = self._textures.at_rest() - neutral.rgb
-        mouth = region_texture(model, "mouth_interior", build_atlas(model, len(change)))
+        atlas = build_atlas(model, len(change))
+        mouth = region_texture(model, "mouth_interior", atlas)
         teeth = mouth * np.clip(2 * neutral.validity, 0, 1)
         bias = change * (1 - mouth + teeth)[..., None]
+        if eyes:
+            bias *= 1 - np.clip(region_texture(model, "eyes", atlas), 0, 1)[..., None]
         return bias if bias.any() else None, teeth[..., None] if teeth.max() > 0.05 else None
 
 
@@ -234,13 +243,14 @@ def animate_photo(source, target, out, *, model, detector, texture="gan", face="
     if not (track.status == "ok").any():
         raise InputError(f"{source}: in none of {len(track)} frames could a face be followed well enough; nothing "
                          "written")
-    neutral = None
+    neutral = looks = None
     if method is not static:
         with timer("neutral texture"):
-            size = min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb))
-            resting = pictures_of(source, track, resting_frames(model, track))
-            neutral = neutral_source_texture(model, track, resting.items(), size)
-    animator = Animator(model, track, photo, fit, person, method, neutral, pose, timer)
+            size, resting = min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb)), resting_frames(model, track)
+            pictures = pictures_of(source, track, np.union1d(resting, spread_frames(track)))
+            neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in resting], size)
+            looks = pictures if isinstance(method, GanTransfer) else None
+    animator = Animator(model, track, photo, fit, person, method, neutral, pose, timer, looks)
     inputs = {"source": str(source), "source_sha256": str(track.source_sha256),
               "target": str(target), "target_sha256": file_hash(target)}
     settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": face,

@@ -53,11 +53,14 @@ class Compositor:
     mask : optional compositing.presence.Mask of what is never painted
     occlusion : optional compositing.occlusion.Occlusion, which finds such things by itself
     seat : compositing.seat.Seat of the target's face on the source's head; default seat_on
+    shown : (F, n_exp), the expressions that the target is shown with; default compositing.retarget.retarget_expression
+    eyes : optional compositing.eyes.EyeRedrawer
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
-                 timer=None, skin="auto", mask=None, occlusion=None, seat=None, inspect=False):
+                 timer=None, skin="auto", mask=None, occlusion=None, seat=None, shown=None, eyes=None,
+                 inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         self._inner, self._outer = seam.seam_regions(model)
@@ -65,13 +68,13 @@ class Compositor:
         region = lambda name: model.regions[name][nodes]
         self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
                                region("mouth_interior"), region("lips"))
-        self._expression = retarget_expression(model, track, target)
+        self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
         self._seat = seat or seat_on(model, target.identity, track.identity)
         self._sharpness, self._presence = SharpnessMatch(), presence(track.status)
         self._mask, self._occlusion = mask, occlusion
         self._waiting, self._broken, self._steadier = deque(), True, Steadier()
         self._timer = timer or StageTimer()
-        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer)
+        self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
         self._inspect, self._shown = inspect, None
         self.inspection = None      # compositing.views.Inspection of the frame yielded last
         self.covered = 0.0          # share of the face in the frame yielded last that something lies before
@@ -144,7 +147,7 @@ class Compositor:
         texture = self._textures(rgb, t, free)
         self._shown = views.thumbnail(texture) if self._inspect else None
         with self._timer("render"):
-            return render(model, self._target.identity, texture, self._expression[t], track.rotation[t],
+            return render(model, self._target.identity, texture, self._shown_expression[t], track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
                           self._seat)
 

@@ -21,12 +21,14 @@ class TexturePerformer:
     method : what infers the target's texture, see texgan.transfer; default static
     source_neutral : fitting.lift.Texture, the source's neutral one; None for `static`, which needs no source
     timer : StageTimer that the stages are added to
+    eyes : compositing.eyes.EyeRedrawer, or None where eyes stay as the method infers them
     """
 
-    def __init__(self, model, track, neutral, method=static, source_neutral=None, timer=None):
+    def __init__(self, model, track, neutral, method=static, source_neutral=None, timer=None, eyes=None):
         self._model, self._track, self._neutral = model, track, neutral
         self._method, self._source_neutral = method, source_neutral
         self._lifter = self._masks = self._redrawer = None
+        self._eyes = eyes
         self._timer = timer or StageTimer()
         if source_neutral:
             self._lifter = Lifter(model, source_neutral.rgb.shape[0])
@@ -51,6 +53,9 @@ class TexturePerformer:
                 marks, track = self._model.landmarks, self._track
                 opened = opening(self._model.shape(track.identity, track.expression[t], rows=marks), marks)
                 texture = self._redrawer.redraw(texture, lifted.rgb, lifted.validity, opened)
+        if self._eyes:
+            with self._timer("eyes"):
+                texture = self._eyes.redraw(texture, lifted.rgb, lifted.validity, t)
         return texture
 
     def at_rest(self):

@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from compositing import arguments, credentials, labelling, views
 from compositing.compositor import Compositor
+from compositing.eyes import eye_redrawer
 from compositing.key_frames import (
     SOURCE_TEXTURE_SIZE,
     calm_frames,
@@ -46,7 +47,7 @@ from compositing.report import (
     synthetic_marks,
     write_report,
 )
-from compositing.retarget import reduced, target_from_photo, texture_size_for
+from compositing.retarget import reduced, retarget_expression, target_from_photo, texture_size_for
 from compositing.seat import fitted_seat
 from compositing.several import Faces
 from compositing.video_writer import VideoWriter
@@ -65,7 +66,7 @@ from fitting.span import cut_track, resolve_span
 from fitting.track import track_clip
 from fitting.trackfile import file_hash, load_track, save_track
 from fitting.video_reader import WHOLE, Span, VideoReader, probe
-from texgan.transfer import static, transfer_method
+from texgan.transfer import GanTransfer, static, transfer_method
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
@@ -222,17 +223,21 @@ def _person(model, detector, pair, target_face, work, engine, remarks):
 
 def _compositor(model, source, track, person, method, detector, things, timer, **options):
     """The Compositor of one face, from a look at key frames. things : OcclusionDetector, or None."""
-    calm = calm_frames(track)
+    calm, shown = calm_frames(track), retarget_expression(model, track, person)
     with timer("first look"):
         pictures = pictures_of(source, track, np.union1d(calm, spread_frames(track)))
-        seat = fitted_seat(model, person, track, pictures, detector)
+        seat = fitted_seat(model, person, shown, track, pictures, detector)
         occlusion = things and Occlusion(model, track, things, wears_glasses(model, track, pictures, things))
-    neutral = None
+    neutral = eyes = None
     if method is not static:
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in calm],
                                              min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb)), occlusion)
-    return Compositor(model, track, person, method, neutral, seat=seat, occlusion=occlusion, timer=timer, **options)
+    if isinstance(method, GanTransfer):               # of the others, one has the source's own eyes, one the photo's
+        with timer("first look"):
+            eyes = eye_redrawer(model, track, person, shown, pictures, neutral)
+    return Compositor(model, track, person, method, neutral, seat=seat, occlusion=occlusion, shown=shown, eyes=eyes,
+                      timer=timer, **options)
 
 
 def check_track(track, path, source, face, info, span=WHOLE):

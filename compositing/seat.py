@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compositing.retarget import render, retarget_expression
+from compositing.retarget import render
 from facemodel.camera import rotation_matrix
 from facemodel.readers.transfer import similarity
 from fitting.detection import ANCHORS, box_from_landmarks
@@ -45,12 +45,13 @@ def seat_on(model, identity, head):
     return Seat(*similarity(face, other))
 
 
-def fitted_seat(model, target, track, pictures, detector):
+def fitted_seat(model, target, shown, track, pictures, detector):
     """The Seat of a target's face on the source's head, corrected by what a detector sees of both.
 
     Parameters
     ----------
     target : TargetFace
+    shown : (F, n_exp), the expressions that it is shown with
     track : Track of the source
     pictures : dict, of frames of the track (int) their pictures, (H, W, 3) uint8
     detector : FaceDetector
@@ -60,8 +61,7 @@ def fitted_seat(model, target, track, pictures, detector):
     Seat
     """
     seat = seat_on(model, target.identity, track.identity)
-    expression = retarget_expression(model, track, target)
-    seen = {t: _difference(model, target, expression[t], track, t, picture, detector, seat)
+    seen = {t: _difference(model, target, shown[t], track, t, picture, detector, seat)
             for t, picture in pictures.items()}
     seen = {t: found for t, found in seen.items() if found is not None}
     if not seen:

@@ -11,6 +11,8 @@ from facemodel.camera import project, to_camera
 from facemodel.light import sh_basis, shade, vertex_normals
 from facemodel.rasterizer import rasterize
 
+PYRAMID = 6                  # halvings over which values are carried on, at most
+
 
 @dataclass(frozen=True)
 class Posed:
@@ -102,19 +104,22 @@ def fill(texture, validity, model, atlas, fallback):
     known = np.clip((validity - 0.15) / 0.35, 0, 1).astype(np.float32)
     mirrored, mirrored_known = texture[:, ::-1], known[:, ::-1]
     # chart is symmetric: u -> 1 - u is the other half of the face
-    base = fallback + _smooth_difference(texture - fallback, known)
+    base = fallback + spread(texture - fallback, known)
     trust = mirrored_known * (1 - known)
-    side = mirrored + _smooth_difference(texture - mirrored, known * mirrored_known)
+    side = mirrored + spread(texture - mirrored, known * mirrored_known)
     soft = cv2.GaussianBlur(trust, (0, 0), atlas.size / 128)[..., None] * trust[..., None]
     filled = base * (1 - soft) + side * soft
     out = texture * known[..., None] + filled * (1 - known[..., None])
     return out.astype(np.float32)
 
 
-def _smooth_difference(difference, known, levels=6):
-    """Spreads a difference from where it is known over the whole texture, smoothly (pull-push over a pyramid)."""
-    value, weight = [difference * known[..., None]], [known]
-    for _ in range(levels):
+def spread(values, known):
+    """Values carried on smoothly from where they are known (pull-push over a pyramid): (h, w, K) float32.
+
+    values : (h, w, K). known : (h, w) float32 >= 0, how far each counts
+    """
+    value, weight = [values * known[..., None]], [known]
+    for _ in range(min(PYRAMID, int(np.log2(min(known.shape))))):
         value.append(cv2.resize(value[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         weight.append(cv2.resize(weight[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
     total = value[-1].sum(axis=(0, 1)) / max(float(weight[-1].sum()), 1e-6)

@@ -85,14 +85,14 @@ def test_a_face_that_was_fitted_too_large_and_low_is_seated_where_it_belongs(mod
     own = model.shape(face.identity)
     gap = lambda seat: np.abs((seat(own) - own)[model.landmarks[17:], :2]).mean()
     plain = gap(seat_on(Misfitted(), face.identity, wrong.identity))
-    seat = fitted_seat(Misfitted(), face, wrong, pictures, FaceDetector())
+    seat = fitted_seat(Misfitted(), face, wrong.expression, wrong, pictures, FaceDetector())
     assert plain > 2 and gap(seat) < 0.3 * plain
 
 
 def test_a_face_on_its_own_head_is_left_as_it_is(model):
     face = virtual_face(model, 3, size=256)
     track, pictures = source_of(model, face, [[0, 0, 0], [0, 0.2, 0]])
-    seat = fitted_seat(model, face, track, pictures, FaceDetector())
+    seat = fitted_seat(model, face, track.expression, track, pictures, FaceDetector())
     own = model.shape(face.identity)
     assert np.abs(seat(own) - own)[model.landmarks].max() < 0.3
 

@@ -1,0 +1,252 @@
+"""The target's own irises, looking where the source's look.
+
+Between the lids a texture cannot be changed by adding: an iris that moves would leave its ghost behind. The photo's eye
+is taken apart instead, into an iris, completed by its own symmetry where the lids hid it, and the white, completed
+under the iris. In every frame both are drawn anew on the eyeball, where the source's iris lies, so that lids that
+narrow cut an iris off and do not flatten it.
+
+How eyes sit in a fitted face differs from person to person by some degrees. What is carried over is therefore the turn
+from how the source mostly looks to how the photo does; only what is too large for an error of the fit, a photo or a
+whole clip that looks aside, counts as a direction.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from compositing.gaze import (
+    AHEAD,
+    EYEBALL,
+    EYES,
+    IRIS,
+    PLAIN,
+    EyeChart,
+    eye_charts,
+    find_iris,
+    on_sphere,
+    read_gaze,
+    redness,
+)
+from facemodel.atlas import uv_to_pixels
+from facemodel.rasterizer import interpolate, rasterize
+from facemodel.sampling import sampled
+from fitting.lift import Lifter, Texture
+from fitting.texture import spread
+from texgan.transfer import shrunk
+
+GRID = 256                   # texels per side of the chart on which gazes are read
+PATCH, SPAN = 128, 1.4       # pixels across an iris' picture, and how many radii it reaches from the middle
+RINGS = 24                   # of the picture, in which an iris is the same all round
+SIZES = 0.92, 0.96, 1.0, 1.04, 1.08              # of irises, times the usual one
+LIMBUS = 1.0, 1.2            # radii between which the iris passes into the white
+NEAR = 0.4                   # radii beyond, over which the white is believed to be white
+HIDDEN = 0.15                # share of the iris that a photo has to show
+SLIT = 1.0, 2.5              # mm between the lids: up to which lashes are all there is, from which on all is drawn
+ERROR = np.radians([4, 8])   # of gazes across and down, by how eyes sit in a fit
+STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
+FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
+PARTS = 0.2                  # share of a change of the two eyes against each other that is followed at once
+
+
+@dataclass(frozen=True)
+class Eye:
+    """An eye of a photo, taken apart.
+
+    chart : EyeChart of the texture's size
+    ahead : (2,) radians, its gaze in the photo, or what of that is no look aside
+    radius : mm, of the iris
+    iris : (PATCH, PATCH, 3) float32, seen along its gaze, SPAN radii to each side
+    white : (h, w, 3) float32, the eye on the chart without its iris
+    """
+
+    chart: EyeChart
+    ahead: np.ndarray
+    radius: float
+    iris: np.ndarray
+    white: np.ndarray
+
+    def drawn(self, directions, gaze):
+        """The eye with another gaze: (h, w, 3) float32. directions : (h, w, 3), to its texels as the face is shown."""
+        place, distance = along(directions, gaze, self.radius)
+        iris = sampled(self.iris, (place / SPAN + 1) * np.float32(PATCH / 2))
+        much = 1 - np.clip((distance - LIMBUS[0]) / (LIMBUS[1] - LIMBUS[0]), 0, 1)
+        return self.white + (much * much * (3 - 2 * much))[..., None] * (iris - self.white)
+
+
+class EyeRedrawer:
+    """Draws the eyes of one clip's frames, in order; it remembers where they looked.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    target : compositing.retarget.TargetFace
+    eyes : list of two Eye, see `eye_redrawer`
+    track : Track of the source
+    shown : (F, n_exp), the expressions that the target is shown with
+    rest : (2, 2) radians, gazes of the source's eyes that the target's own ones stand for
+    """
+
+    def __init__(self, model, target, eyes, track, shown, rest):
+        self._model, self._target, self._eyes, self._track = model, target, eyes, track
+        self._shown, self._rest, self._charts = shown, rest, eye_charts(model, GRID)
+        self._rows = np.unique(np.concatenate([c.rows for c in [*self._charts, *(eye.chart for eye in eyes)]]))
+        self.reset()
+
+    def reset(self):
+        """Forgets the frames before: a cut, or frames left out."""
+        self._turn = None
+
+    def state(self):
+        """What it remembers, as plain data (see fitting.checkpoint)."""
+        return {"turn": self._turn}
+
+    def restore(self, state):
+        """Goes on from a state."""
+        self._turn = state["turn"]
+
+    def redraw(self, texture, source_texture, source_validity, t):
+        """The inferred texture with its eyes drawn anew.
+
+        Parameters
+        ----------
+        texture : (S, S, 3) float32, S that of the target's texture
+        source_texture : (s, s, 3) float32, the source's texture in frame t of its track, s a multiple of GRID
+        source_validity : (s, s) float32 in [0, 1]
+
+        Returns
+        -------
+        (S, S, 3) float32
+        """
+        self._turn = self._turned(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
+        shape = self._model.shape(self._target.identity, self._shown[t], rows=self._rows)
+        out = texture.copy()
+        for eye, turn in zip(self._eyes, self._turn):
+            share = float(np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1))
+            before = out[eye.chart.window]
+            before += (share * eye.chart.weight)[..., None] * (
+                eye.drawn(eye.chart.directions(shape), eye.ahead + turn) - before)
+        return out
+
+    def _turned(self, texture, validity, t):
+        """How far both eyes are turned from their rest, (2, 2) radians; where they show nothing, as before."""
+        track = self._track
+        shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
+        read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
+        trust = np.array([max(evidence - PLAIN, 0) for _, evidence in read])
+        before = np.zeros((2, 2)) if self._turn is None else self._turn
+        if not trust.any():
+            return before
+        turns = np.array([gaze for gaze, _ in read]) - self._rest
+        both, apart = before.mean(axis=0), (before[0] - before[1]) / 2
+        now = (trust[:, None] * turns).sum(axis=0) / trust.sum()
+        now_apart = (turns[0] - turns[1]) / 2 * [1, 0] if trust.all() else apart       # one eye never looks higher
+        if self._turn is not None:
+            change = now - both
+            now = both + change * (FOLLOWS if np.linalg.norm(change) < STILL else JUMPS)
+            now_apart = apart + PARTS * (now_apart - apart)
+        return np.array([now + now_apart, now - now_apart])
+
+
+def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False):
+    """The EyeRedrawer of a target for a clip, or None where the irises of either are not plain to see.
+
+    Parameters
+    ----------
+    track : Track of the source
+    target : compositing.retarget.TargetFace
+    shown : (F, n_exp), the expressions that the target is shown with
+    pictures : dict of pictures (H, W, 3) uint8 of the clip, by frame of the track, to see how the source mostly looks
+    neutral : fitting.lift.Texture, the source's
+    relative : where the source mostly looks, the target looks as in the photo, be either aside
+    """
+    charts = eye_charts(model, GRID)
+    if len(charts) < len(EYES):
+        return None
+    rest = _usual_gaze(model, track, pictures, neutral, charts)
+    eyes = [take_apart(model, target, chart) for chart in eye_charts(model, len(target.texture.rgb))]
+    if rest is None or None in eyes:
+        return None
+    if not relative:
+        ahead = _less_aside(np.array([eye.ahead for eye in eyes]))
+        rest, eyes = _less_aside(rest), [replace(eye, ahead=gaze) for eye, gaze in zip(eyes, ahead)]
+    return EyeRedrawer(model, target, eyes, track, shown, rest)
+
+
+def take_apart(model, target, chart):
+    """The Eye of a TargetFace, or None when its texture does not show enough of an iris.
+
+    chart : EyeChart of the texture's size
+    """
+    texture, size = target.texture, len(target.texture.rgb)
+    shape, window = model.shape(target.identity, target.expression), texture.rgb[chart.window]
+    directions, weight = chart.directions(shape), chart.weight * texture.validity[chart.window]
+    red = redness(cv2.GaussianBlur(window, (0, 0), size / 1024))
+    tried = [(*find_iris(directions, red, weight, IRIS * k), IRIS * k) for k in SIZES]
+    gaze, evidence, radius = max(tried, key=lambda x: x[1])
+    distance = along(directions, gaze, radius)[1]
+    known = (distance > LIMBUS[1]) & (weight > 0.5)
+    iris = _iris_alone(model, chart, shape, texture.rgb, gaze, radius)
+    if evidence < PLAIN or not known.any() or iris is None:
+        return None
+    blue = window[..., 2] / max(np.quantile(window[..., 2][known], 0.9), 1e-3)        # lids and corners are red
+    trust = known * np.clip(blue, 0, 1) ** 6 * np.exp(-((distance - LIMBUS[1]) / NEAR) ** 2)
+    white = spread(window, trust.astype(np.float32))
+    white = white + _inwards(known, size / 128)[..., None] * (window - white)
+    return Eye(chart, gaze, radius, iris, white.astype(np.float32))
+
+
+def along(directions, gaze, radius):
+    """Directions (..., 3) as seen along a gaze: (..., 2) in radii of the iris, and their distance from its middle."""
+    turn = cv2.Rodrigues(np.array([gaze[1], 0.0, 0.0]))[0] @ cv2.Rodrigues(np.array([0.0, -gaze[0], 0.0]))[0]
+    local = directions @ turn.T.astype(np.float32)
+    flat = local[..., :2] * np.float32(EYEBALL / radius)
+    return flat, np.where(local[..., 2] > 0, np.linalg.norm(flat, axis=-1), np.float32(9))
+
+
+def _iris_alone(model, chart, shape, texture, gaze, radius):
+    """The iris and what surrounds it, seen along the gaze: (PATCH, PATCH, 3) float32, or None if too much is hidden."""
+    flat, _ = along(on_sphere(chart.points(shape)), gaze, radius)
+    xy = (flat / SPAN + 1) * np.float32(PATCH / 2)
+    raster = rasterize(xy, np.ones(len(xy), np.float32), chart.triangles, PATCH, PATCH, cull_backfaces=False)
+    where = interpolate(uv_to_pixels(model.uv[chart.vertices], len(texture)), chart.triangles, raster)
+    eye = np.zeros(texture.shape[:2], np.float32)
+    eye[chart.window] = chart.weight
+    patch, seen = sampled(texture, where), (sampled(eye, where) > 0.5) & raster.mask
+    seen = cv2.erode(seen.astype(np.uint8), np.ones((5, 5), np.uint8))         # lids shade what lies beside them
+    y, x = (np.indices((PATCH, PATCH)) + 0.5) * (2 * SPAN / PATCH) - SPAN
+    distance = np.hypot(x, y)
+    if seen[distance < 1].mean() < HIDDEN:
+        return None
+    ring = np.minimum((distance * (RINGS / SPAN)).astype(int), RINGS - 1).ravel()
+    count = np.bincount(ring, seen.ravel(), RINGS)
+    known, at = np.flatnonzero(count), distance * (RINGS / SPAN) - 0.5
+    means = [np.bincount(ring, (seen * patch[..., k]).ravel(), RINGS)[known] / count[known] for k in range(3)]
+    even = np.stack([np.interp(at, known, mean) for mean in means], axis=-1)
+    return (even + _inwards(seen > 0, PATCH / 10)[..., None] * (patch - even)).astype(np.float32)
+
+
+def _usual_gaze(model, track, pictures, neutral, charts):
+    """How the source's eyes mostly look, (2, 2) radians, or None if too few pictures show it."""
+    lifter, rows, seen = Lifter(model, GRID), np.unique(np.concatenate([chart.rows for chart in charts])), []
+    small = Texture(shrunk(neutral.rgb, GRID), shrunk(neutral.validity, GRID))
+    for t, picture in pictures.items():
+        lifted = lifter.frame(picture, track, t, small)
+        shape = model.shape(track.identity, track.expression[t], rows=rows)
+        read = [read_gaze(chart, shape, lifted.rgb, lifted.validity) for chart in charts]
+        if min(evidence for _, evidence in read) > PLAIN:
+            seen.append([gaze for gaze, _ in read])
+    return np.median(seen, axis=0) if len(seen) > len(pictures) / 4 else None
+
+
+def _less_aside(gazes):
+    """Gazes (2, 2) of both eyes, without what they look aside together by more than eyes sit differently."""
+    both = gazes.mean(axis=0)
+    return gazes - both + np.clip(both, AHEAD - ERROR, AHEAD + ERROR)
+
+
+def _inwards(mask, width):
+    """0 at a mask's border (h, w), rising to 1 over `width` pixels inside it: float32."""
+    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return np.clip(distance / np.float32(width), 0, 1)

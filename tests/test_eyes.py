@@ -1,0 +1,182 @@
+"""Gazes read and eyes drawn: against eyes that are painted onto the eyeballs with a known gaze."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compositing.eyes import EyeRedrawer, along, eye_redrawer, take_apart
+from compositing.gaze import IRIS, eye_charts, find_iris, gaze_vector, read_gaze
+from compositing.virtual import virtual_face
+from facemodel.light import ambient_light
+from fitting.lift import Texture
+from fitting.parameters import Frame, Shared
+from tests import synthetic
+
+SIZE = 512
+AHEAD = np.radians([[-8.0, -19.0], [8.0, -19.0]])           # as read from photos of people who look ahead
+RIM, PUPIL = np.array([0.20, 0.28, 0.34]), np.array([0.02, 0.02, 0.02])
+
+
+def painted(model, texture, shape, gazes, radius=IRIS):
+    """A texture whose eyes are white, with blue irises that look where `gazes` (2, 2) say on a face of this shape."""
+    out = texture.copy()
+    for chart, gaze in zip(eye_charts(model, len(texture)), gazes):
+        _, distance = along(chart.directions(shape), gaze, radius)
+        iris, pupil = (np.clip((r - distance) / 0.06 + 0.5, 0, 1)[..., None] for r in (1.0, 0.4))
+        eye = np.full((*distance.shape, 3), 0.78) + iris * (RIM - 0.78)
+        eye += pupil * (PUPIL - eye)
+        out[chart.window] += chart.weight[..., None] * (eye - out[chart.window])
+    return out
+
+
+def expression_of(model, **values):
+    out = np.zeros(model.expression_count, np.float32)
+    for name, value in values.items():
+        out[[model.expression_names.index(name + side) for side in ("Left", "Right")]] = value
+    return out
+
+
+@pytest.fixture(scope="module")
+def face(model):
+    """A face of nobody that looks ahead with painted eyes."""
+    one = virtual_face(model, 7, size=SIZE)
+    rgb = painted(model, one.texture.rgb, model.shape(one.identity), AHEAD)
+    return replace(one, texture=Texture(rgb.astype(np.float32), one.texture.validity))
+
+
+def eye_area(chart):
+    return np.where(chart.weight > 0.99)
+
+
+@pytest.mark.parametrize("across, down", [(0, -19), (30, -15), (-42, -25), (10, -2)])
+def test_a_gaze_is_found(model, face, across, down):
+    """Also when the lids hide most of the iris; how high it stands is then less sure."""
+    wanted = np.radians([across, down])
+    for expression, error in ((0 * face.expression, [3, 5]), (expression_of(model, eyeBlink=0.35), [4, 12])):
+        shape = model.shape(face.identity, expression)
+        texture = painted(model, face.texture.rgb, shape, [wanted, wanted])
+        for chart in eye_charts(model, 256):
+            small = texture.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
+            gaze, evidence = read_gaze(chart, shape, small, np.ones((256, 256)))
+            assert evidence > 0.3
+            assert (np.degrees(np.abs(gaze - wanted)) < error).all()
+
+
+def test_what_shows_no_iris_is_not_believed(model, face):
+    shape = model.shape(face.identity)
+    chart = eye_charts(model, 256)[0]
+    noise = np.random.default_rng(0).uniform(0.4, 0.6, (256, 256, 3))
+    assert read_gaze(chart, shape, noise, np.ones((256, 256)))[1] < 0.3
+    assert read_gaze(chart, shape, noise, np.zeros((256, 256)))[1] == 0
+    closed = model.shape(face.identity, expression_of(model, eyeBlink=1.0))
+    assert read_gaze(chart, closed, noise, np.ones((256, 256)))[1] == 0
+    bright = -np.ones(chart.weight.shape) * (chart.directions(shape) @ gaze_vector(AHEAD[0]) < 0.87)     # a white disc
+    assert find_iris(chart.directions(shape), bright, chart.weight)[1] < 0.3
+
+
+def test_an_eye_that_looks_as_in_the_photo_is_the_photo_s(model, face):
+    shape = model.shape(face.identity)
+    for chart, ahead in zip(eye_charts(model, SIZE), AHEAD):
+        eye = take_apart(model, face, chart)
+        assert np.degrees(np.abs(eye.ahead - ahead)).max() < 1.5
+        assert abs(eye.radius - IRIS) < 0.06 * IRIS
+        drawn = eye.drawn(chart.directions(shape), eye.ahead)
+        error = np.abs(drawn - face.texture.rgb[chart.window]).max(axis=2)[eye_area(chart)]
+        assert error.mean() < 0.02 and np.quantile(error, 0.95) < 0.08
+
+
+@pytest.mark.parametrize("blink", [0.0, 0.4])
+def test_a_turned_eye_is_as_if_painted_so(model, face, blink):
+    """An iris that was half hidden by the lids is completed; none of it stays behind where it was."""
+    shape = model.shape(face.identity, expression_of(model, eyeBlink=blink))
+    turn = np.radians([25.0, 6.0])
+    truth = painted(model, face.texture.rgb, shape, AHEAD + turn)
+    for chart, ahead in zip(eye_charts(model, SIZE), AHEAD):
+        drawn = take_apart(model, face, chart).drawn(chart.directions(shape), ahead + turn)
+        where = eye_area(chart)
+        error = np.abs(drawn - truth[chart.window]).max(axis=2)[where]
+        unturned = np.abs(face.texture.rgb[chart.window] - truth[chart.window]).max(axis=2)[where]
+        assert error.mean() < 0.03 < 0.1 < unturned.mean()
+
+
+def test_a_photo_without_irises_gives_no_eyes(model, face):
+    blank = replace(face, texture=Texture(np.full((SIZE, SIZE, 3), 0.6, np.float32), face.texture.validity))
+    assert all(take_apart(model, blank, chart) is None for chart in eye_charts(model, SIZE))
+    assert eye_redrawer(model, None, blank, None, {}, blank.texture) is None          # nor does a clip without pictures
+
+
+class Performance:
+    """A source with painted eyes: its track of `count` frames without expression, and textures of it by gaze."""
+
+    def __init__(self, model, face, count, seed=3):
+        self.model, self.face = model, virtual_face(model, seed, size=SIZE)
+        shared = Shared(self.face.identity, np.zeros(model.albedo_count), 900.0)
+        frame = Frame(np.zeros(model.expression_count), np.eye(3), np.array([0.0, 0, 560]), ambient_light(0.8))
+        self.track = synthetic.track_of(model, shared, [frame] * count, 400)
+        self.shown = np.zeros((count, model.expression_count), np.float32)
+        self.target, self.seen = face, np.ones((SIZE, SIZE), np.float32)
+
+    def texture(self, turn):
+        shape = self.model.shape(self.face.identity)
+        return painted(self.model, self.face.texture.rgb, shape, AHEAD + np.radians(turn)).astype(np.float32)
+
+    def redrawer(self):
+        eyes = [take_apart(self.model, self.target, chart) for chart in eye_charts(self.model, SIZE)]
+        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, AHEAD)
+
+
+def gaze_shown(model, face, texture):
+    shape = model.shape(face.identity)
+    return np.degrees([read_gaze(chart, shape, texture, np.ones((SIZE, SIZE)))[0] for chart in eye_charts(model, SIZE)])
+
+
+def test_eyes_follow_hold_and_go_on(model, face):
+    """They jump where the source's jump, stay where they were while it blinks, and a state continues them."""
+    play = Performance(model, face, 6)
+    one, dark = play.redrawer(), np.zeros((SIZE, SIZE), np.float32)
+    draw = lambda eyes, turn, t, seen=play.seen: eyes.redraw(face.texture.rgb, play.texture(turn), seen, t)
+    first = gaze_shown(model, face, draw(one, [0, 0], 0))
+    assert np.abs(first - np.degrees(AHEAD)).max() < 2
+    for t in (1, 2):
+        drawn = draw(one, [30, 5], t)
+    assert np.abs(gaze_shown(model, face, drawn) - np.degrees(AHEAD) - [30, 5]).max() < 6
+    state = one.state()
+    np.testing.assert_array_equal(draw(one, [0, 0], 3, dark), drawn)
+    other = play.redrawer()
+    other.restore(state)
+    draw(other, [0, 0], 3, dark)
+    np.testing.assert_array_equal(draw(one, [-10, 0], 4), draw(other, [-10, 0], 4))
+    one.reset()
+    np.testing.assert_array_equal(draw(one, [0, 0], 5), draw(play.redrawer(), [0, 0], 5))
+
+
+def test_only_the_eyes_change_and_closed_ones_do_not(model, face):
+    play = Performance(model, face, 2)
+    play.shown[1] = expression_of(model, eyeBlink=1.0)
+    eyes, texture = play.redrawer(), np.random.default_rng(0).uniform(0, 1, (SIZE, SIZE, 3)).astype(np.float32)
+    before = texture.copy()
+    drawn = eyes.redraw(texture, play.texture([20, 0]), play.seen, 0)
+    outside = np.ones((SIZE, SIZE), bool)
+    for chart in eye_charts(model, SIZE):
+        outside[chart.window] &= chart.weight == 0
+    np.testing.assert_array_equal(texture, before)
+    np.testing.assert_array_equal(drawn[outside], before[outside])
+    assert np.abs(drawn - before)[~outside].mean() > 0.1
+    np.testing.assert_array_equal(eyes.redraw(texture, play.texture([20, 0]), play.seen, 1), before)
+
+
+def test_no_vertex_is_looked_at_that_was_not_asked_for(model, face):
+    """MorphableModel.shape leaves other rows undefined."""
+    class Poisoned:
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def shape(self, identity=None, expression=None, rows=None):
+            out = model.shape(identity, expression)
+            if rows is not None:
+                out[np.setdiff1d(np.arange(len(out)), rows)] = np.nan
+            return out
+
+    play, poisoned = Performance(model, face, 1), Performance(Poisoned(), face, 1)
+    textures = [p.redrawer().redraw(face.texture.rgb, play.texture([15, 0]), play.seen, 0) for p in (play, poisoned)]
+    np.testing.assert_allclose(*textures, atol=1e-4)
