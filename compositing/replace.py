@@ -19,12 +19,14 @@ interrupted.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from compositing import arguments, credentials, labelling, views
+from compositing.complexion import drawn_together
 from compositing.compositor import Compositor
 from compositing.eyes import eye_redrawer
 from compositing.key_frames import (
@@ -233,6 +235,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in calm],
                                              min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb)), occlusion)
+            person = replace(person, texture=drawn_together(model, person.texture, neutral))
     if isinstance(method, GanTransfer):               # of the others, one has the source's own eyes, one the photo's
         with timer("first look"):
             eyes = eye_redrawer(model, track, person, shown, pictures, neutral)
