@@ -30,7 +30,7 @@ from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
 from compositing.replace import check_track, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
-from compositing.retarget import reduced, target_from_photo, texture_size_for
+from compositing.target import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import VideoWriter, compose_yuv
 from facemodel.atlas import build_atlas
 from facemodel.device import backend_for

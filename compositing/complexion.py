@@ -1,22 +1,141 @@
-"""A dark skin on a paler head: its colours drawn together, so far as a paler skin's lie together.
+"""A photo's skin, made ready to be lit by another light on another head.
 
-The darker a skin, the more its colour varies from place to place, in ratios: among the 63 people of the London set the
-spread about the median colour halves while brightness grows by e^0.5. compositing.tone gives a face the source's tone
-by a factor, which leaves ratios as they are, and a dark skin made pale by that has orange lids and a grey brow. What is
-light and dark in the face, and with it most of the likeness, stays.
+What falls into the forehead, what shines, and what only the photo's light makes uneven would stay where it is: hair
+goes, shine is dimmed, and the two halves of a face are as bright as each other. Colour varies from place to place in
+every skin, the more the darker it is: in ratios, the spread about the median colour halves while brightness grows by
+e^0.5, among the 63 people of the London set, and in none of them is it half as large again. More than that is light of
+several colours and is drawn together; so is a dark skin's on a paler head, since compositing.tone gives a face the
+source's tone by a factor, which leaves ratios as they are: orange lids and a grey brow.
 """
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from facemodel.atlas import build_atlas
+from facemodel.atlas import build_atlas, to_texture
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import region_texture, skin_weight
+from fitting.texture import albedo_texture, fill, region_texture, seen_albedo, skin_weight
 
-SPREAD, SLOPE = 0.0415, -1.4         # of a skin's colour, fitted to the set: SPREAD * exp(SLOPE * (brightness + 0.4))
+HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
+STRAND, STRAND_DEPTH = 0.014, 0.12                            # half a strand's width at most, of the chart's side
+HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
+BROW_MARGIN = 3.0            # mm
+SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
+SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
+MATT, SHINIEST = 1.15, 1.45  # likewise: what is left alone, and the brightest that is left
+HALVES_WIDTH = 0.03          # of the chart's side: what is finer than that may differ between a face's halves
+HALVES_DIFFER = 0.015        # of log colour, as may what is less
+SPREAD, SLOPE = 0.0415, -1.4             # of a skin's colour, fitted to the set, see usual_spread
+MOST = 1.5                   # times that is the most that a skin has
 SURE = 0.1                   # by how much the source has to be brighter for all of it to be done
-PORES = 1 / 128              # of the chart's side: what is finer does not count
+PORES = 1 / 128              # of the chart's side: what is finer is no skin's colour
+
+
+def without_hair(model, texture, atlas):
+    """A neutral texture whose forehead is bare: hair that falls into it would stay on another head's forehead.
+
+    Above the brows what is much darker than the face's skin counts as hair, as do narrow upright strands that are
+    darker than what lies beside them (folds lie across), and their surroundings for the light they take. It is filled
+    like what the photo does not show.
+
+    Parameters
+    ----------
+    texture : fitting.lift.Texture of the model's chart
+    atlas : facemodel.atlas.Atlas of its size
+
+    Returns
+    -------
+    fitting.lift.Texture, validity 0 where hair was
+    """
+    forehead, skin = above_brows(model, atlas), skin_weight(model, atlas)
+    luminance = texture.rgb.mean(axis=2)
+    reference = luminance[(texture.validity * skin > 0.5) & (forehead < 0.1)]
+    if not reference.size:
+        return texture
+    step = atlas.size / 1024
+    soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
+    across = np.ones((1, 2 * round(STRAND * atlas.size) + 1), np.uint8)
+    dark = (soft < HAIR) | (cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across) > STRAND_DEPTH)
+    around = 2 * round(HAIR_MARGIN * atlas.size) + 1
+    hair = cv2.dilate((dark & (forehead > 0.5)).astype(np.float32),
+                      cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (around, around)))
+    hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * forehead
+    if hair.max() < 0.5:
+        return texture
+    validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
+    fallback = albedo_texture(model, seen_albedo(model, texture.rgb, validity), atlas)
+    return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
+
+
+def above_brows(model, atlas):
+    """The forehead and the temples beside it, above the brows: (S, S) float32 in [0, 1]."""
+    brows = model.regions["eyebrows"] > 0.5
+    top = model.mean[brows, 1].min() - BROW_MARGIN              # y is down
+    weight = model.regions["face"] * np.clip((top - model.mean[:, 1]) / 4, 0, 1) * (model.regions["eyebrows"] < 0.05)
+    return np.clip(to_texture(weight[:, None].astype(np.float32), model.triangles, atlas)[..., 0], 0, 1)
+
+
+def without_shine(model, texture, atlas):
+    """A neutral texture whose highlights are no stronger than those of matt skin.
+
+    Shine is light off the skin's surface. It adds to what the skin's colour gives back, so that beside dark skin it is
+    twice as bright, and a texture that is lit again multiplies it: metal. Where skin is brighter than the darker skin
+    around it (a grey opening) by more than MATT, the rest is scaled down so that all but a thousandth of the skin stays
+    below SHINIEST. That is done to skins beyond SHINY, wholly from its second value on.
+
+    Parameters
+    ----------
+    texture : fitting.lift.Texture of the model's chart
+    atlas : facemodel.atlas.Atlas of its size
+
+    Returns
+    -------
+    fitting.lift.Texture
+    """
+    skin, luminance = skin_weight(model, atlas), texture.rgb.mean(axis=2)
+    step = max(1, atlas.size // 256)
+    small = cv2.resize(luminance, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(skin, small.shape[::-1], interpolation=cv2.INTER_AREA) > 0.9
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(SHINE_WIDTH * len(small)) + 1,) * 2)
+    low = cv2.erode(np.where(inside, cv2.GaussianBlur(small, (0, 0), 1.0), np.float32(9)), kernel)
+    low = cv2.dilate(np.where(low < 9, low, 0), kernel)
+    known = (low > 0).astype(np.float32)
+    blur = lambda a: cv2.GaussianBlur(a, (0, 0), SHINE_WIDTH * len(small) / 2)
+    base = cv2.resize(blur(low) / np.maximum(blur(known), 0.01), luminance.shape[::-1])
+    ratio = luminance / np.maximum(base, 0.02)
+    seen = (texture.validity * skin > 0.5) & (base > 0)
+    if not seen.any() or (most := float(np.quantile(ratio[seen], 0.999))) <= SHINY[0]:
+        return texture
+    dimmed = MATT + (ratio - MATT) * (SHINIEST - MATT) / (most - MATT)
+    much = min(1.0, (most - SHINY[0]) / (SHINY[1] - SHINY[0]))
+    gain = np.where(ratio > MATT, dimmed / ratio, 1) ** (skin * np.float32(much))
+    shine = luminance * (1 - gain)                              # as white as the light, whatever the skin's colour
+    return Texture(np.maximum(texture.rgb - shine[..., None], 0.5 * texture.rgb).astype(np.float32), texture.validity)
+
+
+def evenly_lit(model, texture, atlas):
+    """A neutral texture whose halves are, broadly, of the same colour, but for HALVES_DIFFER.
+
+    The fit explains light by second-order harmonics, which know no shadows. What is left of them lies on one half of
+    the face, where skin is alike.
+
+    Parameters
+    ----------
+    texture : fitting.lift.Texture of the model's chart, whose halves mirror each other
+    atlas : facemodel.atlas.Atlas of its size
+
+    Returns
+    -------
+    fitting.lift.Texture
+    """
+    seen = texture.validity * skin_weight(model, atlas)
+    both = np.minimum(seen, seen[:, ::-1])
+    log = np.log(np.maximum(texture.rgb, 0.02))
+    broad = lambda a: cv2.GaussianBlur(a, (0, 0), HALVES_WIDTH * atlas.size)
+    away = broad((log - log[:, ::-1]) * both[..., None]) / (2 * broad(both) + 0.04)[..., None]
+    away = np.sign(away) * np.maximum(np.abs(away) - HALVES_DIFFER, 0)
+    face = np.clip(region_texture(model, "face", atlas), 0, 1)[..., None]
+    return Texture((texture.rgb * np.exp(-face * away)).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
 
 def skin_colour(texture, skin):
@@ -44,10 +163,19 @@ def skin_colour(texture, skin):
     return float(median.mean()), float(np.sqrt(np.square(away).sum(axis=1).mean()))
 
 
-def drawn_together(model, texture, source):
-    """A target's neutral texture with colours as alike as on a skin of the source's brightness.
+def usual_spread(brightness):
+    """How far a skin's colours usually lie from their median, as skin_colour measures both."""
+    return SPREAD * np.exp(SLOPE * (brightness + 0.4))
 
-    Nothing is done for a source that is as dark as the target, or to a skin that is as even as that.
+
+def evenly_coloured(model, texture, atlas):
+    """A neutral texture whose skin has no more colours than skins have. Parameters as of evenly_lit."""
+    own = skin_colour(texture, skin_weight(model, atlas))
+    return texture if own is None else _drawn_together(model, texture, atlas, own[1], MOST * usual_spread(own[0]))
+
+
+def suited_to(model, texture, source):
+    """A target's neutral texture with colours as alike as on a skin of the source's brightness, if that is paler.
 
     Parameters
     ----------
@@ -58,22 +186,24 @@ def drawn_together(model, texture, source):
     fitting.lift.Texture
     """
     atlas = build_atlas(model, len(texture.rgb))
-    skin = skin_weight(model, atlas)
-    own = skin_colour(texture, skin)
+    own = skin_colour(texture, skin_weight(model, atlas))
     other = skin_colour(source, skin_weight(model, build_atlas(model, len(source.rgb))))
     if own is None or other is None:
         return texture
-    usual = SPREAD * np.exp(SLOPE * (other[0] + 0.4))
-    share = np.clip((other[0] - own[0]) / SURE, 0, 1) * (1 - min(1.0, usual / max(own[1], 1e-6)))
-    if share == 0:
+    share = np.clip((other[0] - own[0]) / SURE, 0, 1)
+    return _drawn_together(model, texture, atlas, own[1], own[1] + share * (usual_spread(other[0]) - own[1]))
+
+
+def _drawn_together(model, texture, atlas, spread, wanted):
+    """A texture whose colours lie as near their median as is wanted of those with this spread; light and dark stay."""
+    if wanted >= spread:
         return texture
     region = lambda name: np.clip(region_texture(model, name, atlas), 0, 1)
     lips, face = region("lips"), region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
     log = np.log(np.maximum(texture.rgb, 0.02))
     tint = log - log.mean(axis=2, keepdims=True)
-    out = log
-    for part, inside in ((face * (1 - lips), skin > 0.5), (face * lips, face * lips > 0.5)):
+    for part, inside in ((face * (1 - lips), skin_weight(model, atlas) > 0.5), (face * lips, face * lips > 0.5)):
         middle = np.median(tint[inside], axis=0)
-        out = out - np.float32(share) * part[..., None] * (tint - (middle - middle.mean()))
-    rgb = np.where(face[..., None] > 0, np.exp(out), texture.rgb)
+        log = log - np.float32(1 - wanted / spread) * part[..., None] * (tint - (middle - middle.mean()))
+    rgb = np.where(face[..., None] > 0, np.exp(log), texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)

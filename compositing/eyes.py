@@ -81,7 +81,7 @@ class EyeRedrawer:
     Parameters
     ----------
     model : MorphableModel
-    target : compositing.retarget.TargetFace
+    target : compositing.target.TargetFace
     eyes : list of two Eye, see `eye_redrawer`
     track : Track of the source
     shown : (F, n_exp), the expressions that the target is shown with
@@ -155,7 +155,7 @@ def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False)
     Parameters
     ----------
     track : Track of the source
-    target : compositing.retarget.TargetFace
+    target : compositing.target.TargetFace
     shown : (F, n_exp), the expressions that the target is shown with
     pictures : dict of pictures (H, W, 3) uint8 of the clip, by frame of the track, to see how the source mostly looks
     neutral : fitting.lift.Texture, the source's

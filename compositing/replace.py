@@ -26,7 +26,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from compositing import arguments, credentials, labelling, views
-from compositing.complexion import drawn_together
+from compositing.complexion import suited_to
 from compositing.compositor import Compositor
 from compositing.eyes import eye_redrawer
 from compositing.key_frames import (
@@ -49,9 +49,10 @@ from compositing.report import (
     synthetic_marks,
     write_report,
 )
-from compositing.retarget import reduced, retarget_expression, target_from_photo, texture_size_for
+from compositing.retarget import retarget_expression
 from compositing.seat import fitted_seat
 from compositing.several import Faces
+from compositing.target import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import VideoWriter
 from compositing.virtual import virtual_face
 from compositing.workdir import kept_fit, kept_track, remove_leftovers, result_journal, told_where
@@ -128,8 +129,9 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         known = check_track(known, track_path, source, pairs[0].face, info, span)
     if several:
         check_faces(source, detector, pairs, span)
+    things = OcclusionDetector() if occlusion == "auto" else None
     with timer("target"):
-        people = [_person(model, detector, pair, target_face, work, engine, remarks) for pair in pairs]
+        people = [_person(model, detector, pair, target_face, things, work, engine, remarks) for pair in pairs]
     tracks, hashes = [], [digest for _, digest in people]
     for pair in pairs:
         with timer("track"):
@@ -147,7 +149,6 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
                              "nothing written")
         tracks.append(track)
     source_hash = str(tracks[0].source_sha256)
-    things = OcclusionDetector() if occlusion == "auto" else None
     people = [reduced(person, texture_size_for(model, track)) for track, (person, _) in zip(tracks, people)]
     sizes = [len(person.texture.rgb) for person in people]
     compositors = [_compositor(model, source, track, person, method, detector, things, timer, cost=cost,
@@ -210,7 +211,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     return report
 
 
-def _person(model, detector, pair, target_face, work, engine, remarks):
+def _person(model, detector, pair, target_face, things, work, engine, remarks):
     """The TargetFace of a Pair, and its photo's SHA-256 or what it is; adds to `remarks`."""
     if pair.virtual is not None:
         return virtual_face(model, pair.virtual), f"virtual face, seed {pair.virtual}"
@@ -220,7 +221,7 @@ def _person(model, detector, pair, target_face, work, engine, remarks):
     if count > 1:
         remarks.append(f"{pair.target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                        "counted from the left")
-    return target_from_photo(model, image, fit), digest
+    return target_from_photo(model, image, fit, things=things), digest
 
 
 def _compositor(model, source, track, person, method, detector, things, timer, **options):
@@ -235,7 +236,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in calm],
                                              min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb)), occlusion)
-            person = replace(person, texture=drawn_together(model, person.texture, neutral))
+            person = replace(person, texture=suited_to(model, person.texture, neutral))
     if isinstance(method, GanTransfer):               # of the others, one has the source's own eyes, one the photo's
         with timer("first look"):
             eyes = eye_redrawer(model, track, person, shown, pictures, neutral)

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from compositing.report import write_whole
-from compositing.retarget import TEXTURE_SIZE, TargetFace, render
+from compositing.retarget import render
+from compositing.target import TEXTURE_SIZE, TargetFace
 from facemodel.atlas import build_atlas
 from facemodel.device import backend_for
 from facemodel.errors import InputError

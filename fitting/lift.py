@@ -16,6 +16,7 @@ from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, 
 
 BRIGHTEST = 1.3              # largest albedo that is kept: the fit may underestimate a light
 KNOWN = 0.15                 # validity from which a texel's own colour is looked at
+ASLANT, BETTER = 0.5, 0.3    # validity that is believed beside a better half, and by how much a half is better
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,18 @@ class Lifter:
         self._light = ResidualLight(model, self.atlas)
         self._mean = albedo_texture(model, None, self.atlas)
 
-    def neutral(self, image, track, t=0, free=None):
+    def seen(self, image, track, t=0, free=None):
+        """What a picture shows of a person under the mean face's light: texture (S, S, 3) and validity (S, S) float32.
+
+        Where the other half of the face is seen much better, what is seen aslant is not believed: the outline is near,
+        and behind it hair and background. Parameters as of `neutral`
+        """
+        texture, validity = self._raw(image, track, t, free)
+        better = np.clip((validity[:, ::-1] - validity) / BETTER, 0, 1)
+        validity = validity * (1 - better * (1 - np.clip((validity - ASLANT) / BETTER, 0, 1)))
+        return texture * self._light.gain(texture, validity * self._skin, self._mean), validity
+
+    def neutral(self, image, track, t=0, free=None, albedo=None):
         """A person's neutral texture, under the mean face's light.
 
         Parameters
@@ -50,14 +62,14 @@ class Lifter:
         track : fitting.trackfile.Track that holds the picture's fit
         t : int, which of its frames
         free : optional (H, W) float32 in [0, 1], 0 where something lies before the face: not seen there
+        albedo : (n_alb,) coefficients of what is filled in where nothing is seen; default the track's
 
         Returns
         -------
         Texture
         """
-        texture, validity = self._raw(image, track, t, free)
-        texture = texture * self._light.gain(texture, validity * self._skin, self._mean)
-        fallback = albedo_texture(self._model, track.albedo, self.atlas)
+        texture, validity = self.seen(image, track, t, free)
+        fallback = albedo_texture(self._model, track.albedo if albedo is None else albedo, self.atlas)
         complete = fill(texture, validity, self._model, self.atlas, fallback)
         return Texture(complete.clip(0, BRIGHTEST), validity)
 

@@ -22,7 +22,7 @@ import numpy as np
 from compositing.compositor import Compositor
 from compositing.graph_cut import COSTS
 from compositing.report import StageTimer
-from compositing.retarget import reduced, target_from_photo, texture_size_for
+from compositing.target import reduced, target_from_photo, texture_size_for
 from facemodel.morphable import load_model
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image

@@ -14,7 +14,7 @@ from compositing.animate import PHOTO_COLOUR, Hold, PhotoFrame, even_photo, phot
 from compositing.lids import lid_gaps
 from compositing.puppet import Puppet, _carried, _filled
 from compositing.relative import MAX_TURN, relative_expression, turns
-from compositing.retarget import target_from_photo
+from compositing.target import target_from_photo
 from compositing.video_writer import VideoWriter
 from facemodel.camera import axis_angle, rotation_matrix
 from fitting.detection import FaceDetector

@@ -1,8 +1,16 @@
-"""A dark skin's colours on a paler head: how far they are drawn together, and what stays as it is."""
+"""A photo's skin made ready for another head: the halves' light, its colours, and what stays as it is."""
 import numpy as np
 import pytest
 
-from compositing.complexion import SLOPE, SPREAD, drawn_together, skin_colour
+from compositing.complexion import (
+    HALVES_DIFFER,
+    MOST,
+    evenly_coloured,
+    evenly_lit,
+    skin_colour,
+    suited_to,
+    usual_spread,
+)
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
 from fitting.texture import region_texture, skin_weight
@@ -34,8 +42,8 @@ def test_a_skin_s_brightness_and_spread_are_measured(skin):
 
 def test_a_dark_skin_s_colours_become_as_even_as_a_pale_one_s(model, skin):
     dark, pale = person(-0.7, 0.1), person(-0.3, 0.04, seed=1)
-    out = drawn_together(model, dark, pale)
-    usual = SPREAD * np.exp(SLOPE * (skin_colour(pale, skin)[0] + 0.4))
+    out = suited_to(model, dark, pale)
+    usual = usual_spread(skin_colour(pale, skin)[0])
     assert skin_colour(out, skin)[1] == pytest.approx(usual, rel=0.1)          # it fades where the face ends
     light = lambda texture: np.log(texture.rgb).mean(axis=2)
     np.testing.assert_allclose(light(out), light(dark), atol=2e-3)            # what is light and dark stays
@@ -48,8 +56,36 @@ def test_a_dark_skin_s_colours_become_as_even_as_a_pale_one_s(model, skin):
 def test_others_are_left_alone(model):
     """A paler target, one as even as the source's tone asks for, and sources that show nothing."""
     dark, pale = person(-0.7, 0.1), person(-0.3, 0.04)
-    assert drawn_together(model, pale, dark) is pale
+    assert suited_to(model, pale, dark) is pale
     even = person(-0.5, 0.01)
-    assert drawn_together(model, even, pale) is even
+    assert suited_to(model, even, pale) is even
     unseen = Texture(pale.rgb, np.zeros((SIZE, SIZE), np.float32))
-    assert drawn_together(model, dark, unseen) is dark and drawn_together(model, unseen, pale) is unseen
+    assert suited_to(model, dark, unseen) is dark and suited_to(model, unseen, pale) is unseen
+
+
+def test_a_skin_of_too_many_colours_has_as_many_as_a_skin_has(model, skin):
+    atlas, lamps = build_atlas(model, SIZE), person(-0.4, 0.2)
+    out = evenly_coloured(model, lamps, atlas)
+    assert skin_colour(out, skin)[1] == pytest.approx(MOST * usual_spread(skin_colour(lamps, skin)[0]), rel=0.1)
+    usual = person(-0.4, 0.05)
+    assert evenly_coloured(model, usual, atlas) is usual
+
+
+def test_a_shadow_on_one_half_goes_and_moles_stay(model):
+    atlas = build_atlas(model, SIZE)
+    plain = np.full((SIZE, SIZE, 3), 0.5, np.float32) * np.float32([1.1, 0.9, 0.8])
+    plain[150:154, 90:94] *= 0.5                                                       # a mole
+    side = np.where(np.arange(SIZE) < SIZE / 2, 0.75, 1.0)[None, :, None] * np.float32([1.0, 0.97, 0.93])
+    seen = np.ones((SIZE, SIZE), np.float32)
+    out = evenly_lit(model, Texture(plain * side.astype(np.float32), seen), atlas).rgb
+    skin = skin_weight(model, atlas) > 0.95
+    halves = lambda a: np.array([np.median(np.log(a[skin & half]), axis=0) for half in
+                                 (np.arange(SIZE)[None] < 0.4 * SIZE, np.arange(SIZE)[None] > 0.6 * SIZE)])
+    before, after = halves(plain * side), halves(out)
+    assert np.abs(before[0] - before[1]).max() > 0.25
+    assert np.abs(after[0] - after[1]).max() < 2 * HALVES_DIFFER + 0.02
+    around = out[144:148, 90:94].mean()
+    assert out[151:153, 91:93].mean() < 0.6 * around
+    one_half = np.where(np.arange(SIZE)[None] < SIZE / 2, np.float32(0), seen)
+    alone = Texture(plain * side.astype(np.float32), one_half)                         # nothing to compare with
+    np.testing.assert_allclose(evenly_lit(model, alone, atlas).rgb[:, :110], alone.rgb[:, :110], atol=1e-5)

@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from compositing.retarget import above_brows, without_hair, without_shine
+from compositing.complexion import above_brows, without_hair, without_shine
 from facemodel.atlas import build_atlas
 from facemodel.morphable import load_model
 from fitting.lift import Texture
@@ -40,7 +40,7 @@ def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, atlas, skin)
     rgb[top + 25:top + 50, left:left + 5] *= 0.5                # a strand
     hair = (rgb != clean.rgb).any(axis=2) & forehead
     assert hair.sum() > 500
-    out = without_hair(model, Texture(rgb, clean.validity), atlas, None)
+    out = without_hair(model, Texture(rgb, clean.validity), atlas)
     assert np.abs(out.rgb - clean.rgb)[hair].mean() < 0.05 * skin and out.validity[hair].max() < 0.1
     below = above_brows(model, atlas) == 0
     assert (out.rgb[below] == rgb[below]).all() and (out.validity[below] == 1).all()
@@ -53,7 +53,7 @@ def test_a_bare_forehead_with_folds_is_left_alone(model, atlas):
     for row in (int(np.percentile(rows, p)) for p in (40, 60)):
         rgb[row:row + 4, columns.min():columns.max()] *= 0.8
     folded = Texture(rgb, clean.validity)
-    assert without_hair(model, folded, atlas, None) is folded
+    assert without_hair(model, folded, atlas) is folded
 
 
 def test_shine_is_taken_off_and_is_white(model, atlas):

@@ -1,0 +1,92 @@
+"""Who is put into the video: a person's shape, and the texture that a photo shows, made ready for another head."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_shine
+from compositing.occlusion import Occlusion, wears_glasses
+from fitting.detection import eye_distance
+from fitting.lift import Lifter, Texture
+from fitting.texture import seen_albedo
+
+TEXTURE_SIZE = 1024
+RIM_WIDER = 0.05             # of the eyes' distance, to each side: the shadow of a frame of glasses
+
+
+@dataclass(frozen=True)
+class TargetFace:
+    """A person to be shown.
+
+    identity : (n_id,) standard deviations
+    expression : (n_exp,) float32, expression of the photo that the texture was taken in
+    texture : fitting.lift.Texture, the neutral albedo, (S, S, 3)
+    """
+
+    identity: np.ndarray
+    expression: np.ndarray
+    texture: Texture
+
+
+def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
+    """The person in a fitted photo.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+    track : Track of the photo (one frame)
+    size : int, texels per side
+    things : optional compositing.occlusion.OcclusionDetector: what it finds before the face, glasses and hands, is
+        left out
+
+    Returns
+    -------
+    TargetFace
+    """
+    lifter, albedo, free = Lifter(model, size), None, things and _free(model, image, track, things)
+    if free is not None:                          # the track's albedo is that of the glasses as well
+        albedo = seen_albedo(model, *lifter.seen(image, track, free=free))
+    texture = lifter.neutral(image, track, free=free, albedo=albedo)
+    for better in (without_hair, without_shine, evenly_lit, evenly_coloured):
+        texture = better(model, texture, lifter.atlas)
+    return TargetFace(track.identity, track.expression[0], texture)
+
+
+def _free(model, image, track, things):
+    """Where nothing lies before the face in a photo: (H, W) float32, or None where that is everywhere."""
+    thing, rim = Occlusion(model, track, things, wears_glasses(model, track, {0: image}, things)).keep(image, 0)
+    if rim is not None:
+        reach = max(1, round(RIM_WIDER * eye_distance(track.landmarks[0])))
+        rim = cv2.erode(rim, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    masks = [mask for mask in (thing, rim) if mask is not None]
+    return np.minimum.reduce(masks) if masks else None
+
+
+def texture_size_for(model, track, largest=TEXTURE_SIZE, smallest=256):
+    """Texels per side that a clip shows: the power of two with about a texel per pixel of the nearest trusted face.
+
+    A texture with many texels to the pixel would glitter when it is drawn without being reduced first.
+    """
+    usable = track.status == "ok"
+    pixels_per_mm = float(track.focal / track.translation[usable, 2].min())
+    skin = (model.regions["face"] > 0.9) & (model.regions["mouth_interior"] < 0.1)
+    chosen = model.triangles[skin[model.triangles].all(axis=1)]
+    surface, chart = model.mean[chosen], model.uv[chosen]
+    area = np.linalg.norm(np.cross(surface[:, 1] - surface[:, 0], surface[:, 2] - surface[:, 0]), axis=1).sum()
+    e, f = chart[:, 1] - chart[:, 0], chart[:, 2] - chart[:, 0]
+    share = np.abs(e[:, 0] * f[:, 1] - e[:, 1] * f[:, 0]).sum()
+    wanted = pixels_per_mm * np.sqrt(area / share)
+    size = smallest
+    while size < largest and size < 0.9 * wanted:
+        size *= 2
+    return size
+
+
+def reduced(target, size):
+    """A TargetFace with its texture at `size` texels per side, or as it is when that is not smaller."""
+    if size >= target.texture.rgb.shape[0]:
+        return target
+    shrink = lambda a: cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA)
+    return replace(target, texture=Texture(shrink(target.texture.rgb), shrink(target.texture.validity)))
