@@ -117,7 +117,7 @@ def fill(texture, validity, model, atlas, fallback):
 
 
 def spread(values, known):
-    """Values carried on smoothly from where they are known (pull-push over a pyramid): (h, w, K) float32.
+    """Values carried on smoothly from where they are known (pull-push over a pyramid): (h, w, K) float32, K > 1.
 
     values : (h, w, K). known : (h, w) float32 >= 0, how far each counts
     """

@@ -1,12 +1,14 @@
 """Textures of one person under one light."""
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from facemodel.camera import rotation_matrix
 from fitting.lift import Lifter
 from fitting.texture import albedo_texture, skin_weight
-from tests.synthetic import SIZE, draw, known_face
+from tests.synthetic import SIZE, draw, known_face, track_of
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,19 @@ def test_the_neutral_texture_is_the_albedo_up_to_what_looks_like_light(model, li
     seen = neutral.validity > 0.9
     ratio = np.log(np.maximum(neutral.rgb, 0.05) / np.maximum(truth, 0.05))[seen]
     assert np.abs(ratio - np.median(ratio)).mean() < 0.05
+
+
+def test_the_far_half_s_edge_is_not_believed(model, lifter):
+    """A head turned away before a dark ground: what its far half shows aslant gives way to the near half."""
+    shared, frame = known_face(model, 0)
+    turned = replace(frame, rotation=rotation_matrix(np.array([0, 0.55, 0])))
+    track = track_of(model, shared, [turned])
+    image = draw(model, shared, turned)
+    raw, seen = lifter._raw(image, track, 0)[1], lifter.seen(image, track)[1]
+    better = raw[:, ::-1] > raw + 0.3
+    assert (seen <= raw + 1e-6).all() and seen[better & (raw < 0.5)].max() == 0
+    np.testing.assert_array_equal(seen[raw >= raw[:, ::-1]], raw[raw >= raw[:, ::-1]])
+    frontal = replace(frame, rotation=np.eye(3))
+    track, image = track_of(model, shared, [frontal]), draw(model, shared, frontal)
+    raw, seen = lifter._raw(image, track, 0)[1], lifter.seen(image, track)[1]
+    assert np.abs(raw - seen)[skin_weight(model, lifter.atlas) > 0.5].mean() < 0.01

@@ -12,11 +12,14 @@ import compositing.replace
 from compositing.occluders import draw_glasses, draw_hand
 from compositing.occlusion import Occlusion, OcclusionDetector, Placer, believed, guided, wears_glasses
 from compositing.occlusion_crops import EYES, OBJECT, STRIP, View, cut, layout, placement
+from compositing.target import target_from_photo
 from compositing.train_occlusion import BASE, NETWORKS, sample, train, write
 from facemodel.camera import project, rotation_matrix, to_camera
 from fitting import commands
 from fitting.detection import ANCHORS
+from fitting.span import cut_track
 from fitting.trackfile import file_hash, save_track
+from fitting.video_reader import Span
 from tests import clips, synthetic
 
 COUNT = 8
@@ -221,25 +224,39 @@ def test_under_a_bar_the_result_is_the_source(barred, tmp_path):
     assert np.mean(change["auto"][0][200:280, 200:300]) > 5            # the face itself is replaced
 
 
-def test_glasses_are_known_and_stay(model, act, detector, tmp_path):
+def with_glasses(picture, way):
+    """A picture with drawn glasses before its eyes, (SIZE, SIZE, 3) uint8, and where their frame is, (SIZE, SIZE)."""
+    eyes = np.array([[STRIP.size[0] / 2 + side * 32 * STRIP.scale, STRIP.above] for side in (-1, 1)])
+    layer, mask, _ = draw_glasses(np.random.default_rng(8), STRIP.size[::-1], STRIP.scale, eyes)
+    back = cv2.invertAffineTransform(way)
+    alpha, rgb, frame = (cv2.warpAffine(a, back, (SIZE, SIZE), borderMode=cv2.BORDER_CONSTANT)
+                         for a in (layer.alpha, layer.rgb, mask))
+    return np.uint8(picture * (1 - alpha[..., None]) + 255 * rgb * alpha[..., None]), frame > 0.5
+
+
+def test_glasses_are_known_and_stay(model, act, detector):
     pictures, track = act
-    place, worn, true = Placer(model, track), [], []
-    for k, picture in enumerate(pictures):
-        way = place(k, STRIP)
-        eyes = np.array([[STRIP.size[0] / 2 + side * 32 * STRIP.scale, STRIP.above] for side in (-1, 1)])
-        layer, mask, _ = draw_glasses(np.random.default_rng(8), STRIP.size[::-1], STRIP.scale, eyes)
-        back = cv2.invertAffineTransform(way)
-        lay = lambda a, border: cv2.warpAffine(a, back, (SIZE, SIZE), borderMode=cv2.BORDER_CONSTANT,  # noqa: B023
-                                               borderValue=border)
-        alpha, rgb = lay(layer.alpha, 0)[..., None], lay(layer.rgb, 0)
-        worn.append(np.uint8(picture * (1 - alpha) + 255 * rgb * alpha))
-        true.append(lay(mask, 0) > 0.5)
+    place = Placer(model, track)
+    worn, true = zip(*(with_glasses(picture, place(k, STRIP)) for k, picture in enumerate(pictures)))
     assert wears_glasses(model, track, dict(enumerate(worn)), detector)
     occlusion = Occlusion(model, track, detector, glasses=True)
     for k, picture in enumerate(worn):
         _, free = occlusion.keep(picture, k)
         near = cv2.dilate(true[k].astype(np.uint8), np.ones((5, 5))).astype(bool)
         assert (free[true[k]] < 0.5).mean() > 0.7 and ((free < 0.5) & ~near).mean() < 0.003
+
+
+def test_glasses_come_off_a_target(model, act, detector):
+    """The texture of a photo with glasses is nearly that of the same photo without; without a detector they stay."""
+    pictures, track = act
+    photo = cut_track(track, Span(0, 1))
+    worn, _ = with_glasses(pictures[0], Placer(model, track)(0, STRIP))
+    texture = lambda picture, things=None: target_from_photo(model, picture, photo, 256, things).texture.rgb
+    bare, bare_seen = texture(pictures[0]), texture(pictures[0], detector)
+    np.testing.assert_array_equal(bare, bare_seen)                     # nothing to take off
+    off, on = np.abs(texture(worn, detector) - bare), np.abs(texture(worn) - bare)
+    frame = on.max(axis=2) > 0.15
+    assert frame.sum() > 200 and off[frame].mean() < 0.4 * on[frame].mean()
 
 
 def test_drawn_things():
