@@ -14,7 +14,7 @@ import numpy as np
 
 from facemodel.atlas import build_atlas, to_texture
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import albedo_texture, fill, region_texture, seen_albedo, skin_weight
+from fitting.texture import albedo_texture, fill, region_texture, skin_weight
 
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
 STRAND, STRAND_DEPTH = 0.014, 0.12                            # half a strand's width at most, of the chart's side
@@ -63,7 +63,7 @@ def without_hair(model, texture, atlas):
     if hair.max() < 0.5:
         return texture
     validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
-    fallback = albedo_texture(model, seen_albedo(model, texture.rgb, validity), atlas)
+    fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has the hair in it
     return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
 
 
@@ -108,7 +108,7 @@ def without_shine(model, texture, atlas):
         return texture
     dimmed = MATT + (ratio - MATT) * (SHINIEST - MATT) / (most - MATT)
     much = min(1.0, (most - SHINY[0]) / (SHINY[1] - SHINY[0]))
-    gain = np.where(ratio > MATT, dimmed / ratio, 1) ** (skin * np.float32(much))
+    gain = np.where(ratio > MATT, dimmed / np.maximum(ratio, MATT), 1) ** (skin * np.float32(much))
     shine = luminance * (1 - gain)                              # as white as the light, whatever the skin's colour
     return Texture(np.maximum(texture.rgb - shine[..., None], 0.5 * texture.rgb).astype(np.float32), texture.validity)
 

@@ -29,6 +29,7 @@ from compositing.gaze import (
     read_gaze,
     redness,
 )
+from compositing.lid_skin import LidSkin
 from facemodel.atlas import uv_to_pixels
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.sampling import sampled
@@ -44,9 +45,12 @@ LIMBUS = 1.0, 1.2            # radii between which the iris passes into the whit
 NEAR = 0.4                   # radii beyond, over which the white is believed to be white
 HIDDEN = 0.15                # share of the iris that a photo has to show
 SLIT = 1.0, 2.5              # mm between the lids: up to which lashes are all there is, from which on all is drawn
+DOUBT = 3.0                  # that the source mostly looks AHEAD: two pictures' worth of wide, plain eyes
 ERROR = np.radians([4, 8])   # of gazes across and down, by how eyes sit in a fit
 STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
 FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
+FAINT = 0.1                  # evidence of an iris up to which an eye stays as the method infers it
+RISES = 0.4                  # of the way from there to one that is drawn, within a frame
 PARTS = 0.2                  # share of a change of the two eyes against each other that is followed at once
 
 
@@ -92,19 +96,20 @@ class EyeRedrawer:
         self._model, self._target, self._eyes, self._track = model, target, eyes, track
         self._shown, self._rest, self._charts = shown, rest, eye_charts(model, GRID)
         self._rows = np.unique(np.concatenate([c.rows for c in [*self._charts, *(eye.chart for eye in eyes)]]))
+        self._lids = LidSkin(model, target, [eye.chart for eye in eyes])
         self.reset()
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._turn = None
+        self._turn, self._plain = None, 1.0
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"turn": self._turn}
+        return {"turn": self._turn, "plain": self._plain}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._turn = state["turn"]
+        self._turn, self._plain = state["turn"], state["plain"]
 
     def redraw(self, texture, source_texture, source_validity, t):
         """The inferred texture with its eyes drawn anew.
@@ -119,34 +124,42 @@ class EyeRedrawer:
         -------
         (S, S, 3) float32
         """
-        self._turn = self._turned(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
+        self._look(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
         shape = self._model.shape(self._target.identity, self._shown[t], rows=self._rows)
         out = texture.copy()
         for eye, turn in zip(self._eyes, self._turn):
-            share = float(np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1))
+            share = self._plain * np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1)
             before = out[eye.chart.window]
-            before += (share * eye.chart.weight)[..., None] * (
+            before += (np.float32(share) * eye.chart.weight)[..., None] * (
                 eye.drawn(eye.chart.directions(shape), eye.ahead + turn) - before)
+        self._lids.cover(out, shape)
         return out
 
-    def _turned(self, texture, validity, t):
-        """How far both eyes are turned from their rest, (2, 2) radians; where they show nothing, as before."""
+    def _look(self, texture, validity, t):
+        """Brings up to frame t how far the eyes are turned and how plain irises are to see."""
         track = self._track
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
         read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
-        trust = np.array([max(evidence - PLAIN, 0) for _, evidence in read])
+        seen = [evidence for _, evidence in read if evidence is not None]
+        if seen:
+            plain = float(np.clip((max(seen) - FAINT) / (PLAIN - FAINT), 0, 1))
+            self._plain = plain if self._turn is None else min(plain, self._plain + RISES)       # lids fall fast
+        trust = np.array([max((evidence or 0) - PLAIN, 0) for _, evidence in read])
         before = np.zeros((2, 2)) if self._turn is None else self._turn
-        if not trust.any():
-            return before
         turns = np.array([gaze for gaze, _ in read]) - self._rest
-        both, apart = before.mean(axis=0), (before[0] - before[1]) / 2
-        now = (trust[:, None] * turns).sum(axis=0) / trust.sum()
-        now_apart = (turns[0] - turns[1]) / 2 * [1, 0] if trust.all() else apart       # one eye never looks higher
-        if self._turn is not None:
-            change = now - both
-            now = both + change * (FOLLOWS if np.linalg.norm(change) < STILL else JUMPS)
-            now_apart = apart + PARTS * (now_apart - apart)
-        return np.array([now + now_apart, now - now_apart])
+        self._turn = before if not trust.any() else _followed(self._turn, turns, trust)
+
+
+def _followed(before, turns, trust):
+    """Turns (2, 2) of both eyes after one more frame. before : those of the frame before, or None. trust : (2,)"""
+    was, was_apart = np.zeros((2, 2)) if before is None else (before.mean(axis=0), (before[0] - before[1]) / 2)
+    now = (trust[:, None] * turns).sum(axis=0) / trust.sum()
+    apart = (turns[0] - turns[1]) / 2 * [1, 0] if trust.all() else was_apart           # one eye never looks higher
+    if before is not None:
+        change = now - was
+        now = was + change * (FOLLOWS if np.linalg.norm(change) < STILL else JUMPS)
+        apart = was_apart + PARTS * (apart - was_apart)
+    return np.array([now + apart, now - apart])
 
 
 def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False):
@@ -228,16 +241,25 @@ def _iris_alone(model, chart, shape, texture, gaze, radius):
 
 
 def _usual_gaze(model, track, pictures, neutral, charts):
-    """How the source's eyes mostly look, (2, 2) radians, or None if too few pictures show it."""
+    """How the source's eyes mostly look, (2, 2) radians, or None if too few pictures show it.
+
+    Eyes that are wide open and plain to see tell most. A few pictures that look aside are no proof against AHEAD.
+    """
     lifter, rows, seen = Lifter(model, GRID), np.unique(np.concatenate([chart.rows for chart in charts])), []
     small = Texture(shrunk(neutral.rgb, GRID), shrunk(neutral.validity, GRID))
     for t, picture in pictures.items():
         lifted = lifter.frame(picture, track, t, small)
         shape = model.shape(track.identity, track.expression[t], rows=rows)
         read = [read_gaze(chart, shape, lifted.rgb, lifted.validity) for chart in charts]
-        if min(evidence for _, evidence in read) > PLAIN:
-            seen.append([gaze for gaze, _ in read])
-    return np.median(seen, axis=0) if len(seen) > len(pictures) / 4 else None
+        least = min(evidence or 0 for _, evidence in read)
+        if least > PLAIN:
+            seen.append((min(chart.gap(shape) for chart in charts) * (least - PLAIN), [gaze for gaze, _ in read]))
+    if len(seen) <= len(pictures) / 4:
+        return None
+    weights, gazes = np.array([w for w, _ in seen]), np.array([gaze for _, gaze in seen])
+    both, sure = gazes.mean(axis=1), weights.sum() / (weights.sum() + DOUBT)
+    middle = AHEAD + sure * (np.average(both, axis=0, weights=weights) - AHEAD)
+    return middle + np.median(gazes - both[:, None], axis=0)
 
 
 def _less_aside(gazes):

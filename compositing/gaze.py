@@ -152,7 +152,8 @@ def find_iris(directions, brightness, weight, radius=IRIS, ahead=AHEAD):
 
 
 def read_gaze(chart, shape, texture, validity, ahead=AHEAD):
-    """The gaze of one eye in a texture, and its evidence (see `find_iris`); 0 where the eye is closed or not seen.
+    """The gaze of one eye in a texture, and its evidence (see `find_iris`): 0 where the eye is closed, None where too
+    little of it is seen.
 
     Parameters
     ----------
@@ -162,6 +163,8 @@ def read_gaze(chart, shape, texture, validity, ahead=AHEAD):
     ahead : (2,) radians, what gazes are likely to be near
     """
     weight = chart.weight * validity[chart.window]
-    if chart.gap(shape) < LEAST_OPEN or weight.sum() < LEAST_SEEN * chart.weight.sum():
+    if weight.sum() < LEAST_SEEN * chart.weight.sum():
+        return np.array(ahead, np.float64), None
+    if chart.gap(shape) < LEAST_OPEN:
         return np.array(ahead, np.float64), 0.0
     return find_iris(chart.directions(shape), redness(texture[chart.window]), weight, ahead=ahead)

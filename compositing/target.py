@@ -10,7 +10,6 @@ from compositing.complexion import evenly_coloured, evenly_lit, without_hair, wi
 from compositing.occlusion import Occlusion, wears_glasses
 from fitting.detection import eye_distance
 from fitting.lift import Lifter, Texture
-from fitting.texture import seen_albedo
 
 TEXTURE_SIZE = 1024
 RIM_WIDER = 0.05             # of the eyes' distance, to each side: the shadow of a frame of glasses
@@ -45,10 +44,9 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     -------
     TargetFace
     """
-    lifter, albedo, free = Lifter(model, size), None, things and _free(model, image, track, things)
-    if free is not None:                          # the track's albedo is that of the glasses as well
-        albedo = seen_albedo(model, *lifter.seen(image, track, free=free))
-    texture = lifter.neutral(image, track, free=free, albedo=albedo)
+    lifter, free = Lifter(model, size), things and _free(model, image, track, things)
+    mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
+    texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
     for better in (without_hair, without_shine, evenly_lit, evenly_coloured):
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)

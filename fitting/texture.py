@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facemodel.atlas import image_to_texture, to_texture, uv_to_pixels
+from facemodel.atlas import image_to_texture, to_texture
 from facemodel.camera import project, to_camera
 from facemodel.light import sh_basis, shade, vertex_normals
 from facemodel.rasterizer import rasterize
-from facemodel.sampling import samples
 
 PYRAMID = 6                  # halvings over which values are carried on, at most
-NOISE, OUTLIER = 0.06, 0.15  # of a texture about what the albedo basis can say, and what is none of it
-ROUNDS = 5                   # of reweighting
 
 
 @dataclass(frozen=True)
@@ -207,30 +204,3 @@ def albedo_texture(model, coefficients, atlas):
     texture = to_texture(model.albedo(coefficients), model.triangles, atlas)
     texture[~atlas.mask] = 0.5
     return texture
-
-
-def seen_albedo(model, texture, validity):
-    """Coefficients of the albedo that a texture shows where it is seen: regularised least squares, robust.
-
-    What the basis can't say (a beard, a mole, a reflection) has little weight.
-
-    Parameters
-    ----------
-    texture, validity : (S, S, 3), (S, S)
-
-    Returns
-    -------
-    (n_alb,) float64 standard deviations
-    """
-    nodes = model.coarse_index
-    where = uv_to_pixels(model.uv, len(texture))[nodes]
-    weight = samples(validity, where) * (model.regions["face"][nodes] > 0.5)
-    basis, away = model.albedo_basis[nodes].astype(np.float64), samples(texture, where) - model.albedo_mean[nodes]
-    trust, out = np.ones(len(nodes)), None
-    for _ in range(ROUNDS):
-        w = (weight * trust / NOISE ** 2)[:, None, None]
-        left = np.einsum("nck,ncl->kl", basis * w, basis) + np.eye(model.albedo_count)
-        out = np.linalg.solve(left, np.einsum("nck,nc->k", basis * w, away))
-        gap = np.linalg.norm(basis @ out - away, axis=1)
-        trust = 1 / (1 + (gap / OUTLIER) ** 2)
-    return out

@@ -4,7 +4,7 @@ import pytest
 
 from facemodel.atlas import build_atlas, to_texture
 from facemodel.light import sh_basis, vertex_normals
-from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, seen_albedo, skin_weight, spread
+from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, skin_weight, spread
 from tests.synthetic import SIZE, draw, known_face
 
 
@@ -57,22 +57,6 @@ def test_fill_keeps_what_was_seen_and_mirrors_the_rest(model, atlas):
     unseen = np.s_[90:200, 175:230]
     error = lambda t: np.abs(t - texture)[unseen][face[unseen]].mean()
     assert error(out) < 0.5 * error(fallback)
-
-
-def test_albedo_is_found_where_it_is_seen_and_is_skin(model, atlas):
-    """Known coefficients above a goatee that the basis does not know, with half of the face unseen."""
-    truth = np.zeros(model.albedo_count)
-    truth[:6] = [1.0, -0.8, 0.6, -0.5, 0.4, 0.3]
-    texture = albedo_texture(model, truth, atlas)
-    seen = np.ones((atlas.size, atlas.size), np.float32)
-    seen[:, :atlas.size // 2] = 0
-    bearded = texture.copy()
-    bearded[int(0.78 * atlas.size):, int(0.4 * atlas.size):int(0.6 * atlas.size)] *= 0.2
-    found = albedo_texture(model, seen_albedo(model, bearded, seen), atlas)
-    plain = albedo_texture(model, None, atlas)
-    face = (skin_weight(model, atlas) > 0.9) & (np.arange(atlas.size)[:, None] < 0.7 * atlas.size)
-    gap = lambda a: np.abs(a - texture)[face].mean()
-    assert gap(found) < 0.15 * gap(plain)
 
 
 def test_values_are_carried_on(atlas):
