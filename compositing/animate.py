@@ -137,8 +137,8 @@ class Animator:
         self._track, self._timer = track, timer or StageTimer()
         self._puppet = Puppet(model, photo, fit, target, posed)
         self._expression = relative_expression(model, track, fit)
-        eyes = pictures and eye_redrawer(model, track, target, self._expression, pictures, source_neutral,
-                                         relative=True)
+        self._eyes = eyes = pictures and eye_redrawer(model, track, target, self._expression, pictures, source_neutral,
+                                                      relative=True)
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
         self._turns = turns(model, track) if posed else np.zeros((len(track), 3), np.float32)
         self._moved = posed
@@ -172,7 +172,7 @@ class Animator:
             texture = texture - self._bias
         if self._teeth is not None:
             texture = texture + self._teeth * (self._neutral - texture)
-        return self._expression[t], texture, self._turns[t]
+        return self._eyes.expression(t) if self._eyes else self._expression[t], texture, self._turns[t]
 
     def _corrections(self, model, neutral, eyes):
         """What the method's textures are corrected by, each None where there is nothing to correct.

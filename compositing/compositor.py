@@ -69,6 +69,7 @@ class Compositor:
         self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
                                region("mouth_interior"), region("lips"))
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
+        self._eyes = eyes
         self._seat = seat or seat_on(model, target.identity, track.identity)
         self._sharpness, self._presence = SharpnessMatch(), presence(track.status)
         self._mask, self._occlusion = mask, occlusion
@@ -146,8 +147,9 @@ class Compositor:
         rgb = frame.rgb
         texture = self._textures(rgb, t, free)
         self._shown = views.thumbnail(texture) if self._inspect else None
+        expression = self._eyes.expression(t) if self._eyes else self._shown_expression[t]
         with self._timer("render"):
-            return render(model, self._target.identity, texture, self._shown_expression[t], track.rotation[t],
+            return render(model, self._target.identity, texture, expression, track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
                           self._seat)
 

@@ -5,6 +5,9 @@ is taken apart instead, into an iris, completed by its own symmetry where the li
 under the iris. In every frame both are drawn anew on the eyeball, where the source's iris lies, so that lids that
 narrow cut an iris off and do not flatten it.
 
+Where a source that mostly shows its irises shows none, its eyes are closed, whatever its landmarks say: those of a
+detector stay open behind glasses. The target's are closed then.
+
 How eyes sit in a fitted face differs from person to person by some degrees. What is carried over is therefore the turn
 from how the source mostly looks to how the photo does; only what is too large for an error of the fit, a photo or a
 whole clip that looks aside, counts as a direction.
@@ -30,6 +33,7 @@ from compositing.gaze import (
     redness,
 )
 from compositing.lid_skin import LidSkin
+from compositing.lids import closed_further
 from facemodel.atlas import uv_to_pixels
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.sampling import sampled
@@ -51,6 +55,9 @@ STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
 FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
 FAINT = 0.1                  # evidence of an iris up to which an eye stays as the method infers it
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
+GONE = 0.1, 0.2              # evidence of irises up to which eyes are closed, and from which on they are open
+OPEN = 0.45                  # that open eyes show, mostly, if that is to be so
+SHUTS = 0.7                  # share of that which is followed at once
 PARTS = 0.2                  # share of a change of the two eyes against each other that is followed at once
 
 
@@ -90,26 +97,31 @@ class EyeRedrawer:
     track : Track of the source
     shown : (F, n_exp), the expressions that the target is shown with
     rest : (2, 2) radians, gazes of the source's eyes that the target's own ones stand for
+    blinks : bool, whether eyes without irises are closed ones, since open ones show theirs plainly
     """
 
-    def __init__(self, model, target, eyes, track, shown, rest):
+    def __init__(self, model, target, eyes, track, shown, rest, blinks=True):
         self._model, self._target, self._eyes, self._track = model, target, eyes, track
-        self._shown, self._rest, self._charts = shown, rest, eye_charts(model, GRID)
+        self._shown, self._rest, self._blinks, self._charts = shown, rest, blinks, eye_charts(model, GRID)
         self._rows = np.unique(np.concatenate([c.rows for c in [*self._charts, *(eye.chart for eye in eyes)]]))
         self._lids = LidSkin(model, target, [eye.chart for eye in eyes])
         self.reset()
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._turn, self._plain = None, 1.0
+        self._turn, self._plain, self._shut = None, 1.0, 0.0
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"turn": self._turn, "plain": self._plain}
+        return {"turn": self._turn, "plain": self._plain, "shut": self._shut}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._turn, self._plain = state["turn"], state["plain"]
+        self._turn, self._plain, self._shut = state["turn"], state["plain"], state["shut"]
+
+    def expression(self, t):
+        """What the target is shown with in the frame that was redrawn last, number t: (n_exp,) float32."""
+        return closed_further(self._model, self._target.identity, self._shown[t], self._shut)
 
     def redraw(self, texture, source_texture, source_validity, t):
         """The inferred texture with its eyes drawn anew.
@@ -125,7 +137,7 @@ class EyeRedrawer:
         (S, S, 3) float32
         """
         self._look(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
-        shape = self._model.shape(self._target.identity, self._shown[t], rows=self._rows)
+        shape = self._model.shape(self._target.identity, self.expression(t), rows=self._rows)
         out = texture.copy()
         for eye, turn in zip(self._eyes, self._turn):
             share = self._plain * np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1)
@@ -141,6 +153,10 @@ class EyeRedrawer:
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
         read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
         seen = [evidence for _, evidence in read if evidence is not None]
+        gone = np.clip((GONE[1] - max(seen, default=1)) / (GONE[1] - GONE[0]), 0, 1) if self._blinks else 0.0
+        self._shut = float(gone if self._turn is None else self._shut + SHUTS * (gone - self._shut))
+        if self._shut < 0.02:
+            self._shut = 0.0
         if seen:
             plain = float(np.clip((max(seen) - FAINT) / (PLAIN - FAINT), 0, 1))
             self._plain = plain if self._turn is None else min(plain, self._plain + RISES)       # lids fall fast
@@ -177,14 +193,14 @@ def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False)
     charts = eye_charts(model, GRID)
     if len(charts) < len(EYES):
         return None
-    rest = _usual_gaze(model, track, pictures, neutral, charts)
+    rest, usual = _usual_gaze(model, track, pictures, neutral, charts)
     eyes = [take_apart(model, target, chart) for chart in eye_charts(model, len(target.texture.rgb))]
     if rest is None or None in eyes:
         return None
     if not relative:
         ahead = _less_aside(np.array([eye.ahead for eye in eyes]))
         rest, eyes = _less_aside(rest), [replace(eye, ahead=gaze) for eye, gaze in zip(eyes, ahead)]
-    return EyeRedrawer(model, target, eyes, track, shown, rest)
+    return EyeRedrawer(model, target, eyes, track, shown, rest, usual > OPEN)
 
 
 def take_apart(model, target, chart):
@@ -241,25 +257,29 @@ def _iris_alone(model, chart, shape, texture, gaze, radius):
 
 
 def _usual_gaze(model, track, pictures, neutral, charts):
-    """How the source's eyes mostly look, (2, 2) radians, or None if too few pictures show it.
+    """How the source's eyes mostly look, (2, 2) radians, or None if too few pictures show it; and how plainly.
 
-    Eyes that are wide open and plain to see tell most. A few pictures that look aside are no proof against AHEAD.
+    The latter is the median evidence of the plainer iris where it can be read. Eyes that are wide open and plain to see
+    tell most of the former. A few pictures that look aside are no proof against AHEAD.
     """
-    lifter, rows, seen = Lifter(model, GRID), np.unique(np.concatenate([chart.rows for chart in charts])), []
+    lifter, rows = Lifter(model, GRID), np.unique(np.concatenate([chart.rows for chart in charts]))
+    seen, evidences = [], []
     small = Texture(shrunk(neutral.rgb, GRID), shrunk(neutral.validity, GRID))
     for t, picture in pictures.items():
         lifted = lifter.frame(picture, track, t, small)
         shape = model.shape(track.identity, track.expression[t], rows=rows)
         read = [read_gaze(chart, shape, lifted.rgb, lifted.validity) for chart in charts]
-        least = min(evidence or 0 for _, evidence in read)
+        least, most = (f(evidence or 0 for _, evidence in read) for f in (min, max))
+        if most > FAINT:
+            evidences.append(most)
         if least > PLAIN:
             seen.append((min(chart.gap(shape) for chart in charts) * (least - PLAIN), [gaze for gaze, _ in read]))
     if len(seen) <= len(pictures) / 4:
-        return None
+        return None, 0.0
     weights, gazes = np.array([w for w, _ in seen]), np.array([gaze for _, gaze in seen])
     both, sure = gazes.mean(axis=1), weights.sum() / (weights.sum() + DOUBT)
     middle = AHEAD + sure * (np.average(both, axis=0, weights=weights) - AHEAD)
-    return middle + np.median(gazes - both[:, None], axis=0)
+    return middle + np.median(gazes - both[:, None], axis=0), float(np.median(evidences))
 
 
 def _less_aside(gazes):

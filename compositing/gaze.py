@@ -22,6 +22,7 @@ EYES = slice(36, 42), slice(42, 48)   # landmarks of both, iBUG's numbers
 REACH = (56, 38), (0, -10)           # degrees searched across and down, to both sides of a middle
 STEPS = (6, 2, 0.7)                  # degrees between the gazes tried, coarse to fine
 SOFT = 0.02                          # of a cosine: width of the disc's border
+CONTRAST = 0.1               # least standard deviation of an eye's brightness: a closed lid has less
 AHEAD = np.radians([0, -19])         # gaze read from fitted photos of people who look ahead: corners lie low
 DOUBT = np.radians([70, 60])         # how far from there all evidence is worth nothing: a lid's shadow is dark as well
 PLAIN = 0.3                          # evidence from which on an iris is believed
@@ -133,7 +134,7 @@ def find_iris(directions, brightness, weight, radius=IRIS, ahead=AHEAD):
     d, x, w = directions[on], brightness[on].astype(np.float64), weight[on].astype(np.float64)
     w = w / w.sum()
     x = x - w @ x
-    x = x / max(np.sqrt(w @ (x * x)), 1e-6)
+    x = x / max(np.sqrt(w @ (x * x)), CONTRAST)
     edge = np.sqrt(1 - (radius / EYEBALL) ** 2)
 
     def evidence(gazes):

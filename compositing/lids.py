@@ -56,6 +56,29 @@ def follow_lids(model, source, given, rest, identity, out, own, widen=True):
     return out
 
 
+def closed_further(model, identity, expression, share):
+    """An expression whose lids are nearer to each other by a share of their distance.
+
+    Parameters
+    ----------
+    identity, expression : (n_id,), (n_exp,)
+    share : float in [0, 1], 1 closes them
+
+    Returns
+    -------
+    (n_exp,) float32; `expression` itself where the model has no blinks or share is 0
+    """
+    names = list(model.expression_names)
+    if share == 0 or not set(BLINKS) <= set(names):
+        return expression
+    out, gaps = np.array(expression, np.float64), lid_gaps(model, identity, expression[None])
+    for eye, name in enumerate(BLINKS):
+        k, missing = names.index(name), share * max(gaps[0, eye] - SHUT_HERE, 0)
+        out[k] += missing / _opening(model, identity, expression, gaps, k, eye, -1)
+        out[k] = min(out[k], max(model.expression_range[1], expression[k]))
+    return out.astype(np.float32)
+
+
 def _opening(model, identity, own, at_rest, k, eye, sign):
     """Millimetres by which a unit of coefficient k opens (sign 1) or closes (sign -1) an eye, at least 1."""
     step = np.zeros(model.expression_count)

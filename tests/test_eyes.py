@@ -6,6 +6,7 @@ import pytest
 
 from compositing.eyes import EyeRedrawer, along, eye_redrawer, take_apart
 from compositing.gaze import IRIS, eye_charts, find_iris, gaze_vector, read_gaze
+from compositing.lids import lid_gaps
 from compositing.virtual import virtual_face
 from facemodel.light import ambient_light
 from fitting.lift import Texture
@@ -120,9 +121,9 @@ class Performance:
         shape = self.model.shape(self.face.identity)
         return painted(self.model, self.face.texture.rgb, shape, AHEAD + np.radians(turn)).astype(np.float32)
 
-    def redrawer(self):
+    def redrawer(self, **options):
         eyes = [take_apart(self.model, self.target, chart) for chart in eye_charts(self.model, SIZE)]
-        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, AHEAD)
+        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, AHEAD, **options)
 
 
 def gaze_shown(model, face, texture):
@@ -148,6 +149,28 @@ def test_eyes_follow_hold_and_go_on(model, face):
     np.testing.assert_array_equal(draw(one, [-10, 0], 4), draw(other, [-10, 0], 4))
     one.reset()
     np.testing.assert_array_equal(draw(one, [0, 0], 5), draw(play.redrawer(), [0, 0], 5))
+
+
+def test_eyes_without_irises_are_closed(model, face):
+    """A source whose lids the fit holds open while no iris shows; and one that never shows any plainly."""
+    play, lidded = Performance(model, face, 6), face.texture.rgb.copy()
+    for chart in eye_charts(model, SIZE):
+        lidded[chart.window] += chart.weight[..., None] * (np.float32([0.6, 0.45, 0.4]) - lidded[chart.window])
+    gaps = lambda eyes, t: lid_gaps(model, face.identity, eyes.expression(t)[None])[0]
+    eyes, never = play.redrawer(), play.redrawer(blinks=False)
+    for one in (eyes, never):
+        one.redraw(face.texture.rgb, play.texture([0, 0]), play.seen, 0)
+        np.testing.assert_array_equal(one.expression(0), play.shown[0])
+        for t in (1, 2, 3):
+            one.redraw(face.texture.rgb, lidded, play.seen, t)
+    assert (gaps(eyes, 3) < 1.5).all() and (gaps(never, 3) > 5).all()
+    again = play.redrawer()
+    again.restore(eyes.state())
+    np.testing.assert_array_equal(again.expression(3), eyes.expression(3))
+    eyes.redraw(face.texture.rgb, lidded, 0 * play.seen, 4)              # hidden eyes are not closed ones
+    for t in (4, 5, 5, 5):
+        eyes.redraw(face.texture.rgb, play.texture([0, 0]), play.seen, t)
+    np.testing.assert_array_equal(eyes.expression(5), play.shown[5])
 
 
 def test_only_the_eyes_change_and_closed_ones_do_not(model, face):

@@ -2,7 +2,16 @@
 import numpy as np
 import pytest
 
-from compositing.lids import BLINKS, LOWER_LIDS, SHUT, SHUT_HERE, UPPER_LIDS, follow_lids, lid_gaps
+from compositing.lids import (
+    BLINKS,
+    LOWER_LIDS,
+    SHUT,
+    SHUT_HERE,
+    UPPER_LIDS,
+    closed_further,
+    follow_lids,
+    lid_gaps,
+)
 
 
 def coefficients(model, **values):
@@ -57,3 +66,16 @@ def test_narrowing_only(model):
     assert not out.any()
     assert follow_lids(model, rest[:1], given, rest, rest[:1], rest[None], rest).any()
     assert set(BLINKS) <= set(model.expression_names)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_lids_close_by_a_share(model, share):
+    rng = np.random.default_rng(4)
+    for seed in range(3):
+        identity = rng.normal(0, 0.7, model.identity_count)
+        before = np.zeros(model.expression_count, np.float32)
+        before[model.expression_names.index("eyeSquintLeft")] = 0.3 * seed
+        gaps = lid_gaps(model, identity, before[None])[0]
+        after = lid_gaps(model, identity, closed_further(model, identity, before, share)[None])[0]
+        wanted = SHUT_HERE + (1 - share) * (gaps - SHUT_HERE) if share else gaps
+        np.testing.assert_allclose(after, wanted, atol=0.6)
