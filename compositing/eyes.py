@@ -57,7 +57,7 @@ FAINT = 0.1                  # evidence of an iris up to which an eye stays as t
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
 GONE = 0.1, 0.2              # evidence of irises up to which eyes are closed, and from which on they are open
 OPEN = 0.45                  # that open eyes show, mostly, if that is to be so
-SHUTS = 0.7                  # share of that which is followed at once
+SHUTS, AJAR = 0.7, 0.02      # share of that which is followed at once, and what is left of it at last
 PARTS = 0.2                  # share of a change of the two eyes against each other that is followed at once
 
 
@@ -153,13 +153,13 @@ class EyeRedrawer:
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
         read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
         seen = [evidence for _, evidence in read if evidence is not None]
-        gone = np.clip((GONE[1] - max(seen, default=1)) / (GONE[1] - GONE[0]), 0, 1) if self._blinks else 0.0
-        self._shut = float(gone if self._turn is None else self._shut + SHUTS * (gone - self._shut))
-        if self._shut < 0.02:
-            self._shut = 0.0
         if seen:
-            plain = float(np.clip((max(seen) - FAINT) / (PLAIN - FAINT), 0, 1))
-            self._plain = plain if self._turn is None else min(plain, self._plain + RISES)       # lids fall fast
+            share = lambda low, high: float(np.clip((max(seen) - low) / (high - low), 0, 1))
+            plain, gone = share(FAINT, PLAIN), self._blinks * (1 - share(*GONE))
+            first = self._turn is None
+            self._plain = plain if first else min(plain, self._plain + RISES)       # lids fall fast
+            self._shut = gone if first else self._shut + SHUTS * (gone - self._shut)
+            self._shut *= self._shut > AJAR
         trust = np.array([max((evidence or 0) - PLAIN, 0) for _, evidence in read])
         before = np.zeros((2, 2)) if self._turn is None else self._turn
         turns = np.array([gaze for gaze, _ in read]) - self._rest

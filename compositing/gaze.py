@@ -26,7 +26,7 @@ CONTRAST = 0.1               # least standard deviation of an eye's brightness: 
 AHEAD = np.radians([0, -19])         # gaze read from fitted photos of people who look ahead: corners lie low
 DOUBT = np.radians([70, 60])         # how far from there all evidence is worth nothing: a lid's shadow is dark as well
 PLAIN = 0.3                          # evidence from which on an iris is believed
-LEAST_OPEN = 2.5                     # mm between the lids from which on a gaze is read
+LEAST_OPEN = 1.5                     # mm between the lids from which on a gaze is read
 LEAST_SEEN = 0.3                     # share of the eye that has to be seen
 
 
@@ -153,8 +153,8 @@ def find_iris(directions, brightness, weight, radius=IRIS, ahead=AHEAD):
 
 
 def read_gaze(chart, shape, texture, validity, ahead=AHEAD):
-    """The gaze of one eye in a texture, and its evidence (see `find_iris`): 0 where the eye is closed, None where too
-    little of it is seen.
+    """The gaze of one eye in a texture, and its evidence (see `find_iris`): None where its lids or what lies before it
+    leave too little to see.
 
     Parameters
     ----------
@@ -164,8 +164,6 @@ def read_gaze(chart, shape, texture, validity, ahead=AHEAD):
     ahead : (2,) radians, what gazes are likely to be near
     """
     weight = chart.weight * validity[chart.window]
-    if weight.sum() < LEAST_SEEN * chart.weight.sum():
+    if weight.sum() < LEAST_SEEN * chart.weight.sum() or chart.gap(shape) < LEAST_OPEN:
         return np.array(ahead, np.float64), None
-    if chart.gap(shape) < LEAST_OPEN:
-        return np.array(ahead, np.float64), 0.0
     return find_iris(chart.directions(shape), redness(texture[chart.window]), weight, ahead=ahead)

@@ -66,17 +66,19 @@ class TexturePerformer:
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        if self._redrawer:
-            self._redrawer.reset()
+        for part in (self._redrawer, self._eyes):
+            if part:
+                part.reset()
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint)."""
-        return self._redrawer.state() if self._redrawer else None
+        return {"mouth": self._redrawer and self._redrawer.state(), "eyes": self._eyes and self._eyes.state()}
 
     def restore(self, state):
         """Goes on from a state of a performer of the same settings."""
-        if self._redrawer:
-            self._redrawer.restore(state)
+        for name, part in (("mouth", self._redrawer), ("eyes", self._eyes)):
+            if part:
+                part.restore(state[name])
 
     def _source(self, lifted):
         neutral = self._source_neutral
