@@ -172,7 +172,7 @@ class Animator:
             texture = texture - self._bias
         if self._teeth is not None:
             texture = texture + self._teeth * (self._neutral - texture)
-        return self._eyes.expression(t) if self._eyes else self._expression[t], texture, self._turns[t]
+        return self._eyes.expression if self._eyes else self._expression[t], texture, self._turns[t]
 
     def _corrections(self, model, neutral, eyes):
         """What the method's textures are corrected by, each None where there is nothing to correct.
@@ -303,8 +303,8 @@ def build_parser():
                         help="the head also turns as the source's does from its calmest frame, by less than "
                              f"{MAX_TURN:g} degrees; the surroundings follow, less towards the photo's border")
     parser.add_argument("--texture", choices=METHODS, default="gan",
-                        help="what wrinkles, teeth and gaze come from: the trained generator ('gan', default), the "
-                             "source's own change ('delta'), or none but the photo's ('static')")
+                        help="what wrinkles and teeth come from: the trained generator ('gan', default; irises are the "
+                             "photo's then), the source's own change ('delta'), or none but the photo's ('static')")
     parser.add_argument("--face", default="largest", metavar="N",
                         help="face of the video: 'largest' or a number, from the left in its first frame with one")
     parser.add_argument("--target-face", default="largest", metavar="N", help="face of the photo, likewise")

@@ -81,7 +81,8 @@ def build_parser(description=None):
                              "painted: a hand, a microphone")
     parser.add_argument("--occlusion", choices=MODES, default="auto",
                         help="keep in front what lies before the face, found by itself: hands, things, the frame of "
-                             "glasses ('auto', default); 'off' paints over all but --mask")
+                             "glasses, and leave such things in the photo out ('auto', default); 'off' paints over all "
+                             "but --mask and takes the photo as it is")
     parser.add_argument("--start", metavar="T",
                         help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
                              "the first frame")

@@ -17,7 +17,9 @@ from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import albedo_texture, fill, region_texture, skin_weight
 
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
-STRAND, STRAND_DEPTH = 0.014, 0.12                            # half a strand's width at most, of the chart's side
+STRAND = 0.014               # half a strand's width at most, of the chart's side
+STRAND_DEPTH = 0.05, 0.12    # by how much strands are darker: near other hair, and anywhere
+NEAR_HAIR = 0.06             # of the chart's side
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
@@ -55,10 +57,12 @@ def without_hair(model, texture, atlas):
     step = atlas.size / 1024
     soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
     across = np.ones((1, 2 * round(STRAND * atlas.size) + 1), np.uint8)
-    dark = (soft < HAIR) | (cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across) > STRAND_DEPTH)
-    around = 2 * round(HAIR_MARGIN * atlas.size) + 1
-    hair = cv2.dilate((dark & (forehead > 0.5)).astype(np.float32),
-                      cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (around, around)))
+    depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across)
+    disc = lambda radius: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
+    sure = (((soft < HAIR) | (depth > STRAND_DEPTH[1])) & (forehead > 0.5)).astype(np.float32)
+    maybe = (cv2.dilate(sure, disc(NEAR_HAIR)) > 0) & (depth > STRAND_DEPTH[0]) & (forehead > 0.5)
+    hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, disc(2 * HAIR_MARGIN))
+    hair = cv2.dilate(hair, disc(HAIR_MARGIN))
     hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * forehead
     if hair.max() < 0.5:
         return texture
@@ -114,7 +118,7 @@ def without_shine(model, texture, atlas):
 
 
 def evenly_lit(model, texture, atlas):
-    """A neutral texture whose halves are, broadly, of the same colour, but for HALVES_DIFFER.
+    """A neutral texture whose halves are, broadly, within HALVES_DIFFER of their common colour.
 
     The fit explains light by second-order harmonics, which know no shadows. What is left of them lies on one half of
     the face, where skin is alike.
@@ -203,6 +207,8 @@ def _drawn_together(model, texture, atlas, spread, wanted):
     log = np.log(np.maximum(texture.rgb, 0.02))
     tint = log - log.mean(axis=2, keepdims=True)
     for part, inside in ((face * (1 - lips), skin_weight(model, atlas) > 0.5), (face * lips, face * lips > 0.5)):
+        if not inside.any():
+            continue
         middle = np.median(tint[inside], axis=0)
         log = log - np.float32(1 - wanted / spread) * part[..., None] * (tint - (middle - middle.mean()))
     rgb = np.where(face[..., None] > 0, np.exp(log), texture.rgb)

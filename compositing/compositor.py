@@ -147,7 +147,7 @@ class Compositor:
         rgb = frame.rgb
         texture = self._textures(rgb, t, free)
         self._shown = views.thumbnail(texture) if self._inspect else None
-        expression = self._eyes.expression(t) if self._eyes else self._shown_expression[t]
+        expression = self._eyes.expression if self._eyes else self._shown_expression[t]
         with self._timer("render"):
             return render(model, self._target.identity, texture, expression, track.rotation[t],
                           track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],

@@ -93,7 +93,7 @@ class EyeRedrawer:
     ----------
     model : MorphableModel
     target : compositing.target.TargetFace
-    eyes : list of two Eye, see `eye_redrawer`
+    eyes : list of two Eye, see `eye_redrawer`; empty where eyes stay as the method infers them and only lids are drawn
     track : Track of the source
     shown : (F, n_exp), the expressions that the target is shown with
     rest : (2, 2) radians, gazes of the source's eyes that the target's own ones stand for
@@ -103,8 +103,9 @@ class EyeRedrawer:
     def __init__(self, model, target, eyes, track, shown, rest, blinks=True):
         self._model, self._target, self._eyes, self._track = model, target, eyes, track
         self._shown, self._rest, self._blinks, self._charts = shown, rest, blinks, eye_charts(model, GRID)
-        self._rows = np.unique(np.concatenate([c.rows for c in [*self._charts, *(eye.chart for eye in eyes)]]))
-        self._lids = LidSkin(model, target, [eye.chart for eye in eyes])
+        charts = eye_charts(model, len(target.texture.rgb))
+        self._rows = np.unique(np.concatenate([chart.rows for chart in [*self._charts, *charts]]))
+        self._lids, self.expression = LidSkin(model, target, charts), None
         self.reset()
 
     def reset(self):
@@ -119,10 +120,6 @@ class EyeRedrawer:
         """Goes on from a state."""
         self._turn, self._plain, self._shut = state["turn"], state["plain"], state["shut"]
 
-    def expression(self, t):
-        """What the target is shown with in the frame that was redrawn last, number t: (n_exp,) float32."""
-        return closed_further(self._model, self._target.identity, self._shown[t], self._shut)
-
     def redraw(self, texture, source_texture, source_validity, t):
         """The inferred texture with its eyes drawn anew.
 
@@ -134,12 +131,15 @@ class EyeRedrawer:
 
         Returns
         -------
-        (S, S, 3) float32
+        (S, S, 3) float32; `expression` is then what the target has to be shown with in this frame, (n_exp,) float32
         """
-        self._look(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
-        shape = self._model.shape(self._target.identity, self.expression(t), rows=self._rows)
+        if self._eyes:
+            self._look(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
+        identity = self._target.identity
+        self.expression = closed_further(self._model, identity, self._shown[t], self._shut)
+        shape = self._model.shape(identity, self.expression, rows=self._rows)
         out = texture.copy()
-        for eye, turn in zip(self._eyes, self._turn):
+        for eye, turn in zip(self._eyes, self._turn if self._eyes else ()):
             share = self._plain * np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1)
             before = out[eye.chart.window]
             before += (np.float32(share) * eye.chart.weight)[..., None] * (
@@ -179,7 +179,9 @@ def _followed(before, turns, trust):
 
 
 def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False):
-    """The EyeRedrawer of a target for a clip, or None where the irises of either are not plain to see.
+    """The EyeRedrawer of a target for a clip, or None where the model has no eyes.
+
+    Where the irises of photo or clip are not plain to see, it draws no eyes but closing lids.
 
     Parameters
     ----------
@@ -195,8 +197,8 @@ def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False)
         return None
     rest, usual = _usual_gaze(model, track, pictures, neutral, charts)
     eyes = [take_apart(model, target, chart) for chart in eye_charts(model, len(target.texture.rgb))]
-    if rest is None or None in eyes:
-        return None
+    if rest is None or any(eye is None for eye in eyes):
+        return EyeRedrawer(model, target, [], track, shown, None)
     if not relative:
         ahead = _less_aside(np.array([eye.ahead for eye in eyes]))
         rest, eyes = _less_aside(rest), [replace(eye, ahead=gaze) for eye, gaze in zip(eyes, ahead)]
@@ -216,7 +218,7 @@ def take_apart(model, target, chart):
     gaze, evidence, radius = max(tried, key=lambda x: x[1])
     distance = along(directions, gaze, radius)[1]
     known = (distance > LIMBUS[1]) & (weight > 0.5)
-    iris = _iris_alone(model, chart, shape, texture.rgb, gaze, radius)
+    iris = _iris_alone(model, chart, shape, texture.rgb, weight, gaze, radius)
     if evidence < PLAIN or not known.any() or iris is None:
         return None
     blue = window[..., 2] / max(np.quantile(window[..., 2][known], 0.9), 1e-3)        # lids and corners are red
@@ -234,14 +236,14 @@ def along(directions, gaze, radius):
     return flat, np.where(local[..., 2] > 0, np.linalg.norm(flat, axis=-1), np.float32(9))
 
 
-def _iris_alone(model, chart, shape, texture, gaze, radius):
+def _iris_alone(model, chart, shape, texture, weight, gaze, radius):
     """The iris and what surrounds it, seen along the gaze: (PATCH, PATCH, 3) float32, or None if too much is hidden."""
     flat, _ = along(on_sphere(chart.points(shape)), gaze, radius)
     xy = (flat / SPAN + 1) * np.float32(PATCH / 2)
     raster = rasterize(xy, np.ones(len(xy), np.float32), chart.triangles, PATCH, PATCH, cull_backfaces=False)
     where = interpolate(uv_to_pixels(model.uv[chart.vertices], len(texture)), chart.triangles, raster)
     eye = np.zeros(texture.shape[:2], np.float32)
-    eye[chart.window] = chart.weight
+    eye[chart.window] = weight
     patch, seen = sampled(texture, where), (sampled(eye, where) > 0.5) & raster.mask
     seen = cv2.erode(seen.astype(np.uint8), np.ones((5, 5), np.uint8))         # lids shade what lies beside them
     y, x = (np.indices((PATCH, PATCH)) + 0.5) * (2 * SPAN / PATCH) - SPAN

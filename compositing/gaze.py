@@ -112,7 +112,7 @@ def redness(rgb):
 
 
 def find_iris(directions, brightness, weight, radius=IRIS, ahead=AHEAD):
-    """The gaze for which a dark disc of an iris' size explains most of an eye's brightness.
+    """The gaze for which a dark disc of an iris' size explains most of an eye's brightness, rather ahead than aside.
 
     Parameters
     ----------
@@ -125,8 +125,7 @@ def find_iris(directions, brightness, weight, radius=IRIS, ahead=AHEAD):
     Returns
     -------
     gaze : (2,) float64, radians
-    evidence : float in [0, 1], share of the variance of brightness that disc and rest explain, less the doubt about
-        gazes far from `ahead`
+    evidence : float in [0, 1], share of the variance of brightness that disc and rest explain
     """
     on = weight > 0.05
     if on.sum() < 20:
@@ -137,19 +136,19 @@ def find_iris(directions, brightness, weight, radius=IRIS, ahead=AHEAD):
     x = x / max(np.sqrt(w @ (x * x)), CONTRAST)
     edge = np.sqrt(1 - (radius / EYEBALL) ** 2)
 
-    def evidence(gazes):
+    def explained(gazes):
         inside = np.clip((d @ gaze_vector(gazes).T - edge) / SOFT + 0.5, 0, 1)
         much, dark = w @ inside, -(w * x) @ inside
-        explained = np.where(dark > 0, dark ** 2 / np.maximum(much * (1 - much), 1e-3), 0)
-        return explained - np.square((gazes - ahead) / DOUBT).sum(axis=-1)
+        return np.where(dark > 0, dark ** 2 / np.maximum(much * (1 - much), 1e-3), 0)
 
     best, halves = np.radians(REACH[1]), REACH[0]
     for step in STEPS:
         steps = [np.radians(np.arange(-half, half + step / 2, step)) for half in halves]
         tried = best + np.stack(np.meshgrid(*steps), -1).reshape(-1, 2)
-        found = evidence(tried)
-        best, value, halves = tried[found.argmax()], float(found.max()), (step, step)
-    return best, max(value, 0.0)
+        evidence = explained(tried)
+        k = (evidence - np.square((tried - ahead) / DOUBT).sum(axis=-1)).argmax()
+        best, value, halves = tried[k], float(evidence[k]), (step, step)
+    return best, value
 
 
 def read_gaze(chart, shape, texture, validity, ahead=AHEAD):

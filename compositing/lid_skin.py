@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from compositing.lids import BLINKS
+from compositing.lids import closed_further
 from facemodel.atlas import build_atlas, to_texture
 from fitting.texture import bare_skin, spread
 
-DRAWN_OUT = 1.6, 3.0         # times as long as in the photo: from which on lid skin is covered, wholly
+DRAWN_OUT = 1.4, 2.2         # times as large as in the photo: from which on lid skin is covered, wholly
 LASHES = 0.8, 1.6            # mm from the edge of a closed lid that its lashes take
 AROUND = 0.04                # of the chart's side: skin that tells what a lid's is like
+UNSEEN = 0.02                # weight of skin that is filled in
 CLOSED = 0.35, 0.9           # share by which the lids have approached each other: from which on, wholly
 
 
@@ -32,9 +33,10 @@ class LidSkin:
         atlas = build_atlas(model, len(target.texture.rgb))
         as_texture = lambda values: to_texture(np.float32(values)[:, None], model.triangles, atlas)[..., 0].clip(0, 1)
         lids = model.regions["eyelids"]
-        open_, shut = (model.shape(target.identity, e) for e in (target.expression, closed(model, target.expression)))
+        closed = closed_further(model, target.identity, target.expression, 1.0)
+        open_, shut = (model.shape(target.identity, e) for e in (target.expression, closed))
         drawn_out = lids * _step(stretch(model, open_, shut), *DRAWN_OUT)
-        known = as_texture(bare_skin(model) * (lids < 0.05)) * target.texture.validity
+        known = as_texture(bare_skin(model) * (lids < 0.05)) * np.maximum(target.texture.validity, UNSEEN)
         self._covers = []
         for chart in charts:
             corners, upper, lower = (shut[chart.marks[k]] for k in ([0, 3], [1, 2], [4, 5]))
@@ -44,7 +46,8 @@ class LidSkin:
             rows, columns = (np.flatnonzero((weight > 0.01).any(axis=k)) for k in (1, 0))
             if len(rows):
                 margin = round(AROUND * atlas.size)
-                window = np.s_[rows[0] - margin:rows[-1] + margin, columns[0] - margin:columns[-1] + margin]
+                top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
+                window = np.s_[top:rows[-1] + margin, left:columns[-1] + margin]
                 skin = spread(target.texture.rgb[window], known[window])
                 self._covers.append((chart, window, weight[window][..., None], skin, max(chart.gap(open_), 1.0)))
 
@@ -55,15 +58,6 @@ class LidSkin:
             if share > 0:
                 before = texture[window]
                 before += np.float32(share) * weight * (skin - before)
-
-
-def closed(model, expression):
-    """An expression (n_exp,) with closed eyes; itself where the model has none."""
-    out = np.array(expression, np.float32)
-    for name in BLINKS:
-        if name in model.expression_names:
-            out[model.expression_names.index(name)] = 1
-    return out
 
 
 def stretch(model, before, after):

@@ -1,4 +1,4 @@
-"""The target's texture in every frame: the source's is lifted, the method infers, the mouth is redrawn."""
+"""The target's texture in every frame: the source's is lifted, the method infers, mouth and eyes are redrawn."""
 from __future__ import annotations
 
 from compositing.mouth import MouthRedrawer, opening
@@ -21,7 +21,7 @@ class TexturePerformer:
     method : what infers the target's texture, see texgan.transfer; default static
     source_neutral : fitting.lift.Texture, the source's neutral one; None for `static`, which needs no source
     timer : StageTimer that the stages are added to
-    eyes : compositing.eyes.EyeRedrawer, or None where eyes stay as the method infers them
+    eyes : compositing.eyes.EyeRedrawer, or None where eyes stay as the method infers them; needs source_neutral
     """
 
     def __init__(self, model, track, neutral, method=static, source_neutral=None, timer=None, eyes=None):

@@ -236,8 +236,9 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
         with timer("neutral texture"):
             neutral = neutral_source_texture(model, track, [(t, pictures[t]) for t in calm],
                                              min(SOURCE_TEXTURE_SIZE, len(person.texture.rgb)), occlusion)
-            person = replace(person, texture=suited_to(model, person.texture, neutral))
-    if isinstance(method, GanTransfer):               # of the others, one has the source's own eyes, one the photo's
+            if options["skin"] != "target":                # which keeps its own tone, and with it its own colours
+                person = replace(person, texture=suited_to(model, person.texture, neutral))
+    if isinstance(method, GanTransfer):               # the other methods are the paper's, eyes and all
         with timer("first look"):
             eyes = eye_redrawer(model, track, person, shown, pictures, neutral)
     return Compositor(model, track, person, method, neutral, seat=seat, occlusion=occlusion, shown=shown, eyes=eyes,

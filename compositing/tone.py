@@ -3,6 +3,7 @@
 On the skin around the features the ratio of source and rendered target is gathered in cells of the chart, so that it
 stays with the face as it moves, and spread smoothly over all of it. Pores and wrinkles are finer than the cells and
 stay. Near the face's border the ratio is applied whole: there the target must meet the source's cheeks and neck. Inside
+it does not go far from its mean, for there a beard or a shadow makes it, and no light, and
 as much of the person's own tone is kept as SKIN says:
 
     source   nothing: the skin's mean is the source's everywhere
@@ -27,7 +28,7 @@ CELLS = 48                   # of the chart, each way
 SPREAD = 2.5                 # cells: standard deviation of the smoothing
 DOUBT = 0.02                 # weight, in vertices a cell, with which the mean speaks where nothing was seen
 LARGEST = 1.2                # of the ratio's logarithm
-LOCAL = 0.25                 # of its difference from the mean: more is a beard or a shadow, and not the light's
+LOCAL = 0.25                 # of its difference from the mean, inside; softly
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9}         # likewise; lids come over eyes, and lips are pressed
 LIPS_KEEP = 0.15             # of the ratio's logarithm
@@ -124,7 +125,8 @@ class ToneMatch:
             return np.zeros((CELLS, CELLS, 3), np.float32)
         mean = self._total.sum(axis=(0, 1)) / self._weight.sum()
         smooth = (_blurred(self._total, SPREAD) + DOUBT * mean) / (_blurred(self._weight, SPREAD)[..., None] + DOUBT)
-        smooth = mean + LOCAL * np.tanh((smooth - mean) / LOCAL)
+        limited = mean + LOCAL * np.tanh((smooth - mean) / LOCAL)
+        smooth = smooth + self._inside[..., None] * (limited - smooth)
         share, most, most_colour = self._keep
         grey = share * mean.mean()
         colour = share * mean - grey

@@ -6,8 +6,10 @@ import pytest
 
 from compositing.eyes import EyeRedrawer, along, eye_redrawer, take_apart
 from compositing.gaze import IRIS, eye_charts, find_iris, gaze_vector, read_gaze
+from compositing.key_frames import neutral_source_texture
 from compositing.lids import lid_gaps
 from compositing.performer import TexturePerformer
+from compositing.retarget import render
 from compositing.virtual import virtual_face
 from facemodel.light import ambient_light
 from fitting.lift import Texture
@@ -102,9 +104,11 @@ def test_a_turned_eye_is_as_if_painted_so(model, face, blink):
 
 
 def test_a_photo_without_irises_gives_no_eyes(model, face):
+    """None at all, hidden ones that were filled in, and ones that glasses cover."""
     blank = replace(face, texture=Texture(np.full((SIZE, SIZE, 3), 0.6, np.float32), face.texture.validity))
-    assert all(take_apart(model, blank, chart) is None for chart in eye_charts(model, SIZE))
-    assert eye_redrawer(model, None, blank, None, {}, blank.texture) is None          # nor does a clip without pictures
+    unseen = replace(face, texture=Texture(face.texture.rgb, np.zeros((SIZE, SIZE), np.float32)))
+    for one in (blank, unseen):
+        assert all(take_apart(model, one, chart) is None for chart in eye_charts(model, SIZE))
 
 
 class Performance:
@@ -157,22 +161,24 @@ def test_eyes_without_irises_are_closed(model, face):
     play, lidded = Performance(model, face, 6), face.texture.rgb.copy()
     for chart in eye_charts(model, SIZE):
         lidded[chart.window] += chart.weight[..., None] * (np.float32([0.6, 0.45, 0.4]) - lidded[chart.window])
-    gaps = lambda eyes, t: lid_gaps(model, face.identity, eyes.expression(t)[None])[0]
+    gaps = lambda eyes: lid_gaps(model, face.identity, eyes.expression[None])[0]
     eyes, never = play.redrawer(), play.redrawer(blinks=False)
     for one in (eyes, never):
         one.redraw(face.texture.rgb, play.texture([0, 0]), play.seen, 0)
-        np.testing.assert_array_equal(one.expression(0), play.shown[0])
+        np.testing.assert_array_equal(one.expression, play.shown[0])
         for t in (1, 2, 3):
             one.redraw(face.texture.rgb, lidded, play.seen, t)
-    assert (gaps(eyes, 3) < 1.5).all() and (gaps(never, 3) > 5).all()
+    assert (gaps(eyes) < 1.5).all() and (gaps(never) > 5).all()
     again = play.redrawer()
     again.restore(eyes.state())
-    np.testing.assert_array_equal(again.expression(3), eyes.expression(3))
+    for one in (again, eyes):
+        one.redraw(face.texture.rgb, lidded, play.seen, 4)
+    np.testing.assert_array_equal(again.expression, eyes.expression)
     eyes.redraw(face.texture.rgb, play.texture([0, 0]), 0 * play.seen, 4)              # hidden eyes stay as they were
-    assert (gaps(eyes, 4) < 1.5).all()
+    assert (gaps(eyes) < 1.5).all()
     for t in (5, 5, 5, 5):
         eyes.redraw(face.texture.rgb, play.texture([0, 0]), play.seen, t)
-    np.testing.assert_array_equal(eyes.expression(5), play.shown[5])
+    np.testing.assert_array_equal(eyes.expression, play.shown[5])
 
 
 def test_only_the_eyes_change_and_closed_ones_do_not(model, face):
@@ -221,3 +227,40 @@ def test_the_performer_hands_on_what_eyes_remember(model, face):
     np.testing.assert_array_equal(other.state()["eyes"]["turn"], one.state()["eyes"]["turn"])
     one.reset()
     assert one.state()["eyes"] == play.redrawer().state()
+
+
+def acted(model, turns, seed=3):
+    """A rendered source whose painted eyes turn from AHEAD by `turns`, degrees: track, pictures, neutral Texture."""
+    size, focal, centre = 400, 900.0, np.float32([200, 200])
+    face, shape = virtual_face(model, seed, size=SIZE), model.shape(virtual_face(model, seed, size=SIZE).identity)
+    shared = Shared(face.identity, np.zeros(model.albedo_count), focal)
+    frame = Frame(np.zeros(model.expression_count), np.eye(3), np.array([0.0, 0, 420]), ambient_light(0.8))
+    pictures = {}
+    for t, turn in enumerate(turns):
+        texture = painted(model, face.texture.rgb, shape, AHEAD + np.radians(turn)).astype(np.float32)
+        drawn = render(model, face.identity, texture, frame.expression, frame.rotation, frame.translation, frame.light,
+                       focal, centre, (size, size))
+        picture = np.full((size, size, 3), 120, np.uint8)
+        left, top, right, bottom = drawn.window
+        picture[top:bottom, left:right][drawn.mask] = np.round(drawn.rgb[drawn.mask] * 255)
+        pictures[t] = picture
+    track = synthetic.track_of(model, shared, [frame] * len(turns), size)
+    return track, pictures, neutral_source_texture(model, track, list(pictures.items()), SIZE)
+
+
+def test_a_source_s_usual_gaze_is_found(model, face):
+    """Six pictures look ahead by this source's own, slightly odd measure, two aside; a clip that looks aside throughout
+    does look aside, unless all is to be relative; and without pictures there are no eyes, but lids."""
+    odd, shown = np.array([3.0, 4.0]), np.zeros((8, model.expression_count), np.float32)
+    track, pictures, neutral = acted(model, [odd] * 6 + [odd + [30, 0]] * 2)
+    eyes = eye_redrawer(model, track, face, shown, pictures, neutral)
+    assert eyes._blinks
+    assert np.abs(np.degrees(eyes._rest - AHEAD) - odd).max() < 4
+    track, pictures, neutral = acted(model, [[24.0, 0]] * 8)
+    aside, kept = (eye_redrawer(model, track, face, shown, pictures, neutral, relative) for relative in (False, True))
+    assert np.degrees(aside._rest - AHEAD)[:, 0].max() < 9 and np.degrees(kept._rest - AHEAD)[:, 0].min() > 12
+    lids = eye_redrawer(model, track, face, shown, {}, neutral)
+    texture = np.random.default_rng(0).uniform(0, 1, (SIZE, SIZE, 3)).astype(np.float32)
+    np.testing.assert_array_equal(lids.redraw(texture, neutral.rgb, neutral.validity, 0), texture)
+    shown[1] = expression_of(model, eyeBlink=0.6)
+    assert np.abs(lids.redraw(texture, neutral.rgb, neutral.validity, 1) - texture).max() > 0.1

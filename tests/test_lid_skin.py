@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from compositing.gaze import eye_charts
-from compositing.lid_skin import LidSkin, closed, stretch
+from compositing.lid_skin import LidSkin, stretch
+from compositing.lids import closed_further
 from compositing.virtual import virtual_face
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
@@ -35,7 +36,7 @@ def test_stretching_is_measured(model):
 
 def test_a_closed_lid_is_skin_down_to_its_lashes(model, face):
     charts = eye_charts(model, SIZE)
-    lids, shut = LidSkin(model, face, charts), closed(model, face.expression)
+    lids, shut = LidSkin(model, face, charts), closed_further(model, face.identity, face.expression, 1.0)
     covered = face.texture.rgb.copy()
     lids.cover(covered, model.shape(face.identity, shut))
     changed = np.abs(covered - face.texture.rgb).max(axis=2) > 0.1
@@ -53,9 +54,9 @@ def test_open_eyes_are_left_alone(model, face):
     lids, texture = LidSkin(model, face, eye_charts(model, SIZE)), face.texture.rgb.copy()
     lids.cover(texture, model.shape(face.identity, face.expression))
     np.testing.assert_array_equal(texture, face.texture.rgb)
-    half = closed(model, face.expression) * np.float32(0.5)
+    half = closed_further(model, face.identity, face.expression, 0.7)
     lids.cover(texture, model.shape(face.identity, half))
     whole = face.texture.rgb.copy()
-    lids.cover(whole, model.shape(face.identity, closed(model, face.expression)))
+    lids.cover(whole, model.shape(face.identity, closed_further(model, face.identity, face.expression, 1.0)))
     gap = lambda a: np.abs(a - face.texture.rgb).sum()
     assert 0 < gap(texture) < gap(whole)

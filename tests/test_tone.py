@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from compositing import seam
-from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, MEMORY, ToneMatch
+from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, ToneMatch
 
 SIDE = 60
 GRID = np.stack(np.meshgrid(np.linspace(0, 1, SIDE), np.linspace(0, 1, SIDE)), axis=-1).reshape(-1, 2)
@@ -42,6 +42,17 @@ def test_a_slope_is_followed_and_pores_are_not():
     pores = np.exp(0.1 * np.where(np.arange(len(GRID)) % 2, 1, -1)[:, None])
     gain = match("source").gain(TARGET * slope, TARGET * pores, ALL)
     assert np.abs(np.log(gain[MIDDLE] / slope[MIDDLE])).max() < 0.02
+
+
+def test_a_beard_is_not_made_skin_and_the_border_is():
+    """The target's lower half is half as bright: light would not do that inside, and at the border it has to meet."""
+    beard = GRID[:, 1] > 0.55
+    target = np.where(beard[:, None], 0.5 * TARGET, TARGET)
+    gain = np.log(match("source").gain(TARGET, target, ALL))[:, 0]
+    chin, brow = beard & MIDDLE & (GRID[:, 1] > 0.58), ~beard & MIDDLE & (GRID[:, 1] < 0.45)
+    middle = np.log(2) * beard[~OUTER].mean()
+    assert np.abs(gain[chin] - middle).max() < LOCAL and np.abs(gain[brow] - middle).max() < LOCAL
+    assert np.abs(gain[RIM & beard & (GRID[:, 1] > 0.7)] - np.log(2)).max() < 0.1
 
 
 def test_a_few_dark_hairs_do_not_darken_the_face():
