@@ -53,6 +53,7 @@ DOUBT = 3.0                  # that the source mostly looks AHEAD: two pictures'
 ERROR = np.radians([4, 8])   # of gazes across and down, by how eyes sit in a fit
 STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
 FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
+ALONE = 0.25                 # evidence that one eye is believed to have more of than the other
 FAINT = 0.1                  # evidence of an iris up to which an eye stays as the method infers it
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
 GONE = 0.1, 0.2              # evidence of irises up to which eyes are closed, and from which on they are open
@@ -152,7 +153,10 @@ class EyeRedrawer:
         track = self._track
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
         read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
-        seen = [evidence for _, evidence in read if evidence is not None]
+        given = [evidence for _, evidence in read]
+        if None not in given:                                       # a reflection is in one eye, a gaze in both
+            given = [min(evidence, other + ALONE) for evidence, other in zip(given, given[::-1])]
+        seen = [evidence for evidence in given if evidence is not None]
         if seen:
             share = lambda low, high: float(np.clip((max(seen) - low) / (high - low), 0, 1))
             plain, gone = share(FAINT, PLAIN), self._blinks * (1 - share(*GONE))
@@ -160,7 +164,7 @@ class EyeRedrawer:
             self._plain = plain if first else min(plain, self._plain + RISES)       # lids fall fast
             self._shut = gone if first else self._shut + SHUTS * (gone - self._shut)
             self._shut *= self._shut > AJAR
-        trust = np.array([max((evidence or 0) - PLAIN, 0) for _, evidence in read])
+        trust = np.array([max((evidence or 0) - PLAIN, 0) for evidence in given])
         before = np.zeros((2, 2)) if self._turn is None else self._turn
         turns = np.array([gaze for gaze, _ in read]) - self._rest
         self._turn = before if not trust.any() else _followed(self._turn, turns, trust)

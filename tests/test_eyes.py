@@ -181,6 +181,20 @@ def test_eyes_without_irises_are_closed(model, face):
     np.testing.assert_array_equal(eyes.expression, play.shown[5])
 
 
+def test_a_reflection_in_one_eye_is_no_gaze(model, face):
+    """One eye shows a dark spot far aside, the other none at all: the target goes on looking ahead."""
+    play = Performance(model, face, 3)
+    eyes = play.redrawer(blinks=False)
+    eyes.redraw(face.texture.rgb, play.texture([0, 0]), play.seen, 0)
+    glare, chart = play.texture([30, 0]), eye_charts(model, SIZE)[1]
+    glare[chart.window] += chart.weight[..., None] * (np.float32([0.6, 0.45, 0.4]) - glare[chart.window])
+    before = eyes.state()["turn"].copy()
+    eyes.redraw(face.texture.rgb, glare, play.seen, 1)
+    np.testing.assert_array_equal(eyes.state()["turn"], before)
+    eyes.redraw(face.texture.rgb, play.texture([30, 0]), play.seen, 2)
+    assert np.degrees(eyes.state()["turn"] - before)[:, 0].min() > 15
+
+
 def test_only_the_eyes_change_and_closed_ones_do_not(model, face):
     play = Performance(model, face, 2)
     play.shown[1] = expression_of(model, eyeBlink=1.0)
