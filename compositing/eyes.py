@@ -122,7 +122,7 @@ class EyeRedrawer:
         self._turn, self._plain, self._shut = state["turn"], state["plain"], state["shut"]
 
     def redraw(self, texture, source_texture, source_validity, t):
-        """The inferred texture with its eyes drawn anew.
+        """Draws the eyes of an inferred texture anew, in place.
 
         Parameters
         ----------
@@ -130,23 +130,19 @@ class EyeRedrawer:
         source_texture : (s, s, 3) float32, the source's texture in frame t of its track, s a multiple of GRID
         source_validity : (s, s) float32 in [0, 1]
 
-        Returns
-        -------
-        (S, S, 3) float32; `expression` is then what the target has to be shown with in this frame, (n_exp,) float32
+        `expression` is then what the target has to be shown with in this frame, (n_exp,) float32.
         """
         if self._eyes:
-            self._look(shrunk(source_texture, GRID), shrunk(source_validity, GRID), t)
+            self._look(source_texture, source_validity, t)
         identity = self._target.identity
         self.expression = closed_further(self._model, identity, self._shown[t], self._shut)
         shape = self._model.shape(identity, self.expression, rows=self._rows)
-        out = texture.copy()
         for eye, turn in zip(self._eyes, self._turn if self._eyes else ()):
             share = self._plain * np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1)
-            before = out[eye.chart.window]
+            before = texture[eye.chart.window]
             before += (np.float32(share) * eye.chart.weight)[..., None] * (
                 eye.drawn(eye.chart.directions(shape), eye.ahead + turn) - before)
-        self._lids.cover(out, shape)
-        return out
+        self._lids.cover(texture, shape)
 
     def _look(self, texture, validity, t):
         """Brings up to frame t how far the eyes are turned and how plain irises are to see."""

@@ -34,6 +34,7 @@ LEAST_SEEN = 0.3                     # share of the eye that has to be seen
 class EyeChart:
     """One eye on a chart.
 
+    size : int, texels of the chart per side
     window : two slices of a texture
     weight : (h, w) float32 in [0, 1], the eye between its lids
     vertices : (n,) int, that the window shows
@@ -42,6 +43,7 @@ class EyeChart:
     marks : (6,) int, vertices of the landmarks around it, in iBUG's order: corner, upper lid, corner, lower lid
     """
 
+    size: int
     window: tuple
     weight: np.ndarray
     vertices: np.ndarray
@@ -49,6 +51,14 @@ class EyeChart:
     barycentric: np.ndarray
     triangles: np.ndarray
     marks: np.ndarray
+
+    def of(self, array):
+        """Its part of a texture or map of `size` texels per side or a multiple, averaged by areas: (h, w, ...)."""
+        times = len(array) // self.size
+        if times == 1:
+            return array[self.window]
+        rows, columns = (slice(w.start * times, w.stop * times) for w in self.window)
+        return cv2.resize(array[rows, columns], self.weight.shape[::-1], interpolation=cv2.INTER_AREA)
 
     @property
     def rows(self):
@@ -87,7 +97,7 @@ def eye_charts(model, size):
         number[vertices] = np.arange(len(vertices))
         sheet = number[model.triangles]
         side = int(np.linalg.norm(middles - model.mean[vertices].mean(axis=0), axis=1).argmin())
-        charts[side] = EyeChart(window, weight[window] * (labels[window] == k), vertices,
+        charts[side] = EyeChart(size, window, weight[window] * (labels[window] == k), vertices,
                                 corners.reshape(*triangle.shape, 3), atlas.barycentric[window],
                                 sheet[(sheet >= 0).all(axis=1)], model.landmarks[EYES[side]])
     return [charts[side] for side in sorted(charts)]
@@ -160,10 +170,10 @@ def read_gaze(chart, shape, texture, validity, ahead=AHEAD):
     ----------
     chart : EyeChart
     shape : (V, 3) mm, of the face that the texture was lifted from
-    texture, validity : (s, s, 3), (s, s), of the chart's size
+    texture, validity : (s, s, 3), (s, s), of the chart's size or a multiple
     ahead : (2,) radians, what gazes are likely to be near
     """
-    weight = chart.weight * validity[chart.window]
+    weight = chart.weight * chart.of(validity)
     if weight.sum() < LEAST_SEEN * chart.weight.sum() or chart.gap(shape) < LEAST_OPEN:
         return np.array(ahead, np.float64), None
-    return find_iris(chart.directions(shape), redness(texture[chart.window]), weight, ahead=ahead)
+    return find_iris(chart.directions(shape), redness(chart.of(texture)), weight, ahead=ahead)

@@ -55,7 +55,7 @@ class TexturePerformer:
                 texture = self._redrawer.redraw(texture, lifted.rgb, lifted.validity, opened)
         if self._eyes:
             with self._timer("eyes"):
-                texture = self._eyes.redraw(texture, lifted.rgb, lifted.validity, t)
+                self._eyes.redraw(texture, lifted.rgb, lifted.validity, t)      # the method's own array, or the mouth's
         return texture
 
     def at_rest(self):
