@@ -1,21 +1,25 @@
-"""A photo's skin made ready for another head: the halves' light, its colours, and what stays as it is."""
+"""A photo's skin made ready for another head: hair, shine, light and colours, and what stays as it is."""
+import cv2
 import numpy as np
 import pytest
 
 from compositing.complexion import (
     HALVES_DIFFER,
     MOST,
+    above_brows,
     evenly_coloured,
     evenly_lit,
     skin_colour,
     suited_to,
     usual_spread,
+    without_hair,
+    without_shine,
 )
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
 from fitting.texture import region_texture, skin_weight
 
-SIZE = 256
+SIZE, LARGE = 256, 512
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,67 @@ def test_a_shadow_on_one_half_goes_and_moles_stay(model):
     one_half = np.where(np.arange(SIZE)[None] < SIZE / 2, np.float32(0), seen)
     alone = Texture(plain * side.astype(np.float32), one_half)                         # nothing to compare with
     np.testing.assert_allclose(evenly_lit(model, alone, atlas).rgb[:, :110], alone.rgb[:, :110], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def chart(model):
+    return build_atlas(model, LARGE)
+
+
+def drawn(model, skin=0.6):
+    """A face of one skin colour with dark brows: Texture."""
+    rgb = np.full((LARGE, LARGE, 3), skin, np.float32) * np.float32([1, 0.8, 0.7])
+    brows = region_texture(model, "eyebrows", build_atlas(model, LARGE)) > 0.3
+    rgb[brows] *= 0.3
+    return Texture(rgb, np.ones((LARGE, LARGE), np.float32))
+
+
+@pytest.mark.parametrize("albedo", [0.15, 0.6])
+def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, chart, albedo):
+    clean, forehead = drawn(model, albedo), above_brows(model, chart) > 0.9
+    rows, columns = np.nonzero(forehead)
+    top, left = rows.min(), int(np.percentile(columns, 30))
+    rgb = clean.rgb.copy()
+    rgb[top:top + 25, 200:300] *= 0.3                           # a fringe
+    rgb[top + 25:top + 50, left:left + 5] *= 0.5                # a strand
+    hair = (rgb != clean.rgb).any(axis=2) & forehead
+    assert hair.sum() > 500
+    out = without_hair(model, Texture(rgb, clean.validity), chart)
+    assert np.abs(out.rgb - clean.rgb)[hair].mean() < 0.05 * albedo and out.validity[hair].max() < 0.1
+    below = above_brows(model, chart) == 0
+    assert (out.rgb[below] == rgb[below]).all() and (out.validity[below] == 1).all()
+
+
+def test_a_bare_forehead_with_folds_is_left_alone(model, chart):
+    clean = drawn(model)
+    rows, columns = np.nonzero(above_brows(model, chart) > 0.9)
+    rgb = clean.rgb.copy()
+    for row in (int(np.percentile(rows, p)) for p in (40, 60)):
+        rgb[row:row + 4, columns.min():columns.max()] *= 0.8
+    folded = Texture(rgb, clean.validity)
+    assert without_hair(model, folded, chart) is folded
+
+
+def test_shine_is_taken_off_and_is_white(model, chart):
+    """Dark skin under white highlights, some of them sharp: what is left is the skin's own colour, nearly."""
+    clean = drawn(model, 0.3)
+    skin = skin_weight(model, chart) > 0.99
+    rng = np.random.default_rng(0)
+    shine = np.zeros((LARGE, LARGE), np.float32)
+    rows, columns = np.nonzero(skin)
+    for k in rng.integers(len(rows), size=40):
+        cv2.circle(shine, (int(columns[k]), int(rows[k])), 5, 0.3, -1)
+    shine = cv2.GaussianBlur(shine, (0, 0), 2) * skin
+    rgb = clean.rgb + shine[..., None]
+    out = without_shine(model, Texture(rgb, clean.validity), chart).rgb
+    spots = shine > 0.2
+    assert np.abs(out - clean.rgb)[spots].mean() < 0.45 * np.abs(rgb - clean.rgb)[spots].mean()
+    hue = lambda a: (a[..., 0] - a[..., 2])[spots].mean()       # white light takes none of it along
+    assert hue(out) == pytest.approx(hue(clean.rgb), rel=0.05)
+    assert (out == rgb)[skin_weight(model, chart) == 0].all()
+
+
+def test_matt_skin_is_left_alone(model, chart):
+    matt = drawn(model)
+    matt.rgb[:] *= 1 + 0.05 * np.sin(np.arange(LARGE) / 3)[:, None, None].astype(np.float32)
+    assert without_shine(model, matt, chart) is matt
