@@ -190,7 +190,7 @@ class Animator:
         teeth = mouth * np.clip(2 * neutral.validity, 0, 1)
         bias = change * (1 - mouth + teeth)[..., None]
         if eyes:
-            bias *= 1 - np.clip(region_texture(model, "eyes", atlas), 0, 1)[..., None]
+            bias *= 1 - region_texture(model, "eyes", atlas)[..., None]
         return bias if bias.any() else None, teeth[..., None] if teeth.max() > 0.05 else None
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from facemodel.atlas import build_atlas, to_texture
+from facemodel.atlas import build_atlas
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import albedo_texture, fill, region_texture, skin_weight
+from fitting.texture import albedo_texture, fill, region_texture, skin_weight, weight_texture
 
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
 STRAND = 0.014               # half a strand's width at most, of the chart's side
@@ -76,7 +76,7 @@ def above_brows(model, atlas):
     brows = model.regions["eyebrows"] > 0.5
     top = model.mean[brows, 1].min() - BROW_MARGIN              # y is down
     weight = model.regions["face"] * np.clip((top - model.mean[:, 1]) / 4, 0, 1) * (model.regions["eyebrows"] < 0.05)
-    return np.clip(to_texture(weight[:, None].astype(np.float32), model.triangles, atlas)[..., 0], 0, 1)
+    return weight_texture(model, weight, atlas)
 
 
 def without_shine(model, texture, atlas):
@@ -85,16 +85,8 @@ def without_shine(model, texture, atlas):
     Shine is light off the skin's surface. It adds to what the skin's colour gives back, so that beside dark skin it is
     twice as bright, and a texture that is lit again multiplies it: metal. Where skin is brighter than the darker skin
     around it (a grey opening) by more than MATT, the rest is scaled down so that all but a thousandth of the skin stays
-    below SHINIEST. That is done to skins beyond SHINY, wholly from its second value on.
-
-    Parameters
-    ----------
-    texture : fitting.lift.Texture of the model's chart
-    atlas : facemodel.atlas.Atlas of its size
-
-    Returns
-    -------
-    fitting.lift.Texture
+    below SHINIEST. That is done to skins beyond SHINY, wholly from its second value on. Parameters and result as of
+    without_hair, with the validity as it was.
     """
     skin, luminance = skin_weight(model, atlas), texture.rgb.mean(axis=2)
     step = max(1, atlas.size // 256)
@@ -121,24 +113,15 @@ def evenly_lit(model, texture, atlas):
     """A neutral texture whose halves are, broadly, within HALVES_DIFFER of their common colour.
 
     The fit explains light by second-order harmonics, which know no shadows. What is left of them lies on one half of
-    the face, where skin is alike.
-
-    Parameters
-    ----------
-    texture : fitting.lift.Texture of the model's chart, whose halves mirror each other
-    atlas : facemodel.atlas.Atlas of its size
-
-    Returns
-    -------
-    fitting.lift.Texture
+    the face, where skin is alike; the chart's halves mirror each other. Parameters and result as of without_shine.
     """
     seen = texture.validity * skin_weight(model, atlas)
     both = np.minimum(seen, seen[:, ::-1])
-    log = np.log(np.maximum(texture.rgb, 0.02))
+    log = _log(texture.rgb)
     broad = lambda a: cv2.GaussianBlur(a, (0, 0), HALVES_WIDTH * atlas.size)
     away = broad((log - log[:, ::-1]) * both[..., None]) / (2 * broad(both) + 0.04)[..., None]
     away = np.sign(away) * np.maximum(np.abs(away) - HALVES_DIFFER, 0)
-    face = np.clip(region_texture(model, "face", atlas), 0, 1)[..., None]
+    face = region_texture(model, "face", atlas)[..., None]
     return Texture((texture.rgb * np.exp(-face * away)).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
 
@@ -160,7 +143,7 @@ def skin_colour(texture, skin):
     if not seen.any():
         return None
     smooth = cv2.GaussianBlur(texture.rgb, (0, 0), len(skin) * PORES)
-    away = np.log(np.maximum(smooth[seen], 0.02))
+    away = _log(smooth[seen])
     median = np.median(away, axis=0)
     away -= median
     away -= away.mean(axis=1, keepdims=True)
@@ -173,7 +156,7 @@ def usual_spread(brightness):
 
 
 def evenly_coloured(model, texture, atlas):
-    """A neutral texture whose skin has no more colours than skins have. Parameters as of evenly_lit."""
+    """A neutral texture whose skin has no more colours than skins have. Parameters and result as of without_shine."""
     own = skin_colour(texture, skin_weight(model, atlas))
     return texture if own is None else _drawn_together(model, texture, atlas, own[1], MOST * usual_spread(own[0]))
 
@@ -202,9 +185,9 @@ def _drawn_together(model, texture, atlas, spread, wanted):
     """A texture whose colours lie as near their median as is wanted of those with this spread; light and dark stay."""
     if wanted >= spread:
         return texture
-    region = lambda name: np.clip(region_texture(model, name, atlas), 0, 1)
+    region = lambda name: region_texture(model, name, atlas)
     lips, face = region("lips"), region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
-    log = np.log(np.maximum(texture.rgb, 0.02))
+    log = _log(texture.rgb)
     tint = log - log.mean(axis=2, keepdims=True)
     for part, inside in ((face * (1 - lips), skin_weight(model, atlas) > 0.5), (face * lips, face * lips > 0.5)):
         if not inside.any():
@@ -213,3 +196,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
         log = log - np.float32(1 - wanted / spread) * part[..., None] * (tint - (middle - middle.mean()))
     rgb = np.where(face[..., None] > 0, np.exp(log), texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
+
+
+def _log(rgb):
+    return np.log(np.maximum(rgb, 0.02))

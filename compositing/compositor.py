@@ -8,6 +8,7 @@ import numpy as np
 
 from compositing import seam, views
 from compositing.graph_cut import SeamLabeller
+from compositing.occlusion import least
 from compositing.performer import TexturePerformer
 from compositing.presence import presence
 from compositing.report import StageTimer
@@ -139,8 +140,8 @@ class Compositor:
         with self._timer("occlusion"):
             own = self._mask and self._mask.keep(frame.index)
             thing, rim = self._occlusion.keep(rgb, t) if self._occlusion else (None, None)
-            free = _least(own, thing)
-            return free, _least(free, rim)
+            free = least(own, thing)
+            return free, least(free, rim)
 
     def _render(self, frame, t, free):
         model, track = self._model, self._track
@@ -198,8 +199,3 @@ class Compositor:
             if self._inspect:
                 self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.texture)
             yield waiting.frame, picture, whole
-
-
-def _least(a, b):
-    """The smaller of two (H, W) masks in each pixel, where None is 1 everywhere."""
-    return b if a is None else a if b is None else np.minimum(a, b)

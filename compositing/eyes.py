@@ -34,6 +34,7 @@ from compositing.gaze import (
 )
 from compositing.lid_skin import LidSkin
 from compositing.lids import closed_further
+from compositing.ramps import ramp, smooth_ramp
 from facemodel.atlas import uv_to_pixels
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.sampling import sampled
@@ -83,8 +84,7 @@ class Eye:
         """The eye with another gaze: (h, w, 3) float32. directions : (h, w, 3), to its texels as the face is shown."""
         place, distance = along(directions, gaze, self.radius)
         iris = sampled(self.iris, (place / SPAN + 1) * np.float32(PATCH / 2))
-        much = 1 - np.clip((distance - LIMBUS[0]) / (LIMBUS[1] - LIMBUS[0]), 0, 1)
-        return self.white + (much * much * (3 - 2 * much))[..., None] * (iris - self.white)
+        return self.white + smooth_ramp(distance, *LIMBUS[::-1])[..., None] * (iris - self.white)
 
 
 class EyeRedrawer:
@@ -138,7 +138,7 @@ class EyeRedrawer:
         self.expression = closed_further(self._model, identity, self._shown[t], self._shut)
         shape = self._model.shape(identity, self.expression, rows=self._rows)
         for eye, turn in zip(self._eyes, self._turn if self._eyes else ()):
-            share = self._plain * np.clip((eye.chart.gap(shape) - SLIT[0]) / (SLIT[1] - SLIT[0]), 0, 1)
+            share = self._plain * ramp(eye.chart.gap(shape), *SLIT)
             before = texture[eye.chart.window]
             before += (np.float32(share) * eye.chart.weight)[..., None] * (
                 eye.drawn(eye.chart.directions(shape), eye.ahead + turn) - before)
@@ -154,8 +154,7 @@ class EyeRedrawer:
             given = [min(evidence, other + ALONE) for evidence, other in zip(given, given[::-1])]
         seen = [evidence for evidence in given if evidence is not None]
         if seen:
-            share = lambda low, high: float(np.clip((max(seen) - low) / (high - low), 0, 1))
-            plain, gone = share(FAINT, PLAIN), self._blinks * (1 - share(*GONE))
+            plain, gone = float(ramp(max(seen), FAINT, PLAIN)), self._blinks * float(ramp(max(seen), *GONE[::-1]))
             first = self._turn is None
             self._plain = plain if first else min(plain, self._plain + RISES)       # lids fall fast
             self._shut = gone if first else self._shut + SHUTS * (gone - self._shut)

@@ -83,7 +83,7 @@ class EyeChart:
 def eye_charts(model, size):
     """The eyes of a model's chart with `size` texels per side, the subject's right one first: list of EyeChart."""
     atlas = build_atlas(model, size)
-    weight = np.clip(region_texture(model, "eyes", atlas), 0, 1) * atlas.mask
+    weight = region_texture(model, "eyes", atlas)
     count, labels, stats, _ = cv2.connectedComponentsWithStats((weight > 0.5).astype(np.uint8))
     middles = np.array([model.mean[model.landmarks[eye]].mean(axis=0) for eye in EYES])
     charts = {}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from compositing.lids import closed_further
-from facemodel.atlas import build_atlas, to_texture
-from fitting.texture import bare_skin, spread
+from compositing.ramps import ramp
+from facemodel.atlas import build_atlas
+from fitting.texture import bare_skin, spread, weight_texture
 
 DRAWN_OUT = 1.4, 2.2         # times as large as in the photo: from which on lid skin is covered, wholly
 LASHES = 0.8, 1.6            # mm from the edge of a closed lid that its lashes take
@@ -31,18 +32,18 @@ class LidSkin:
 
     def __init__(self, model, target, charts):
         atlas = build_atlas(model, len(target.texture.rgb))
-        as_texture = lambda values: to_texture(np.float32(values)[:, None], model.triangles, atlas)[..., 0].clip(0, 1)
+        as_texture = lambda weights: weight_texture(model, weights, atlas)
         lids = model.regions["eyelids"]
         closed = closed_further(model, target.identity, target.expression, 1.0)
         open_, shut = (model.shape(target.identity, e) for e in (target.expression, closed))
-        drawn_out = lids * _step(stretch(model, open_, shut), *DRAWN_OUT)
+        drawn_out = lids * ramp(stretch(model, open_, shut), *DRAWN_OUT)
         known = as_texture(bare_skin(model) * (lids < 0.05)) * np.maximum(target.texture.validity, UNSEEN)
         self._covers = []
         for chart in charts:
             corners, upper, lower = (shut[chart.marks[k]] for k in ([0, 3], [1, 2], [4, 5]))
             edge = min(upper[:, 1].mean(), lower[:, 1].mean())               # y is down; lids cross where they can
             here = np.abs(shut[:, 0] - corners[:, 0].mean()) < np.ptp(corners[:, 0])
-            weight = as_texture(drawn_out * here * _step(edge - shut[:, 1], *LASHES))
+            weight = as_texture(drawn_out * here * ramp(edge - shut[:, 1], *LASHES))
             rows, columns = (np.flatnonzero((weight > 0.01).any(axis=k)) for k in (1, 0))
             if len(rows):
                 margin = round(AROUND * atlas.size)
@@ -54,7 +55,7 @@ class LidSkin:
     def cover(self, texture, shape):
         """Covers lids in a texture (S, S, 3), in place, as far as they are closed in a shape (V, 3)."""
         for chart, window, weight, skin, gap in self._covers:
-            share = _step(1 - chart.gap(shape) / gap, *CLOSED)
+            share = ramp(1 - chart.gap(shape) / gap, *CLOSED)
             if share > 0:
                 before = texture[window]
                 before += np.float32(share) * weight * (skin - before)
@@ -67,7 +68,3 @@ def stretch(model, before, after):
     area = [np.linalg.norm(np.cross(*corner(shape)), axis=1) for shape in (before, after)]
     total = [np.bincount(model.triangles.ravel(), np.repeat(a, 3), len(before)) for a in area]
     return (total[1] / np.maximum(total[0], 1e-6)).astype(np.float32)
-
-
-def _step(x, low, high):
-    return np.clip((x - low) / (high - low), 0, 1)

@@ -207,6 +207,11 @@ def believed(now, probability, face, inner):
     return cv2.dilate(out, np.ones((3, 3), np.uint8)).astype(np.float32)
 
 
+def least(a, b):
+    """The smaller of two (H, W) masks in each pixel, where None is 1 everywhere."""
+    return b if a is None else a if b is None else np.minimum(a, b)
+
+
 def _laid_back(mask, way, size, factor=1):
     """A mask in a view's pixels (each `factor` of them wide), in the picture's: (H, W) float32, 0 outside the view."""
     inverse = cv2.invertAffineTransform(way)

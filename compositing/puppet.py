@@ -16,6 +16,7 @@ import numpy as np
 
 from compositing.lids import LOWER_LIDS, UPPER_LIDS
 from compositing.mouth import opening
+from compositing.ramps import smooth_ramp
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import rotation_matrix
 from facemodel.light import shade
@@ -122,9 +123,9 @@ class Puppet:
         out = self._warped(warp)
         now = albedo * shading
         change = now - neutral * before
-        share = (_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
-        hidden = _ramp(depth - sampled(self._rest_depth, where), *HIDDEN)
-        hidden = np.maximum(hidden, mouth * _ramp(self._opening(expression) - self._rest_opening, *OPENS))
+        share = (smooth_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
+        hidden = smooth_ramp(depth - sampled(self._rest_depth, where), *HIDDEN)
+        hidden = np.maximum(hidden, mouth * smooth_ramp(self._opening(expression) - self._rest_opening, *OPENS))
         drawn = inner * (1 - seen) * hidden * mask
         drawn = (cv2.GaussianBlur(drawn, (0, 0), max(EDGE * self._width, 0.7)) * mask)[..., None]      # no stairs
         change *= share
@@ -176,11 +177,11 @@ class Puppet:
         """How far the surroundings follow: (h, w) float32, 1 at the face, 0 from the reach on and at the border."""
         reach = (POSED_REACH if posed else REACH) * self._width
         away = cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, 5)
-        near = 1 - _smooth(np.clip(away / reach, 0, 1))
+        near = 1 - smooth_ramp(away, 0, reach)
         left, top, right, bottom = self.window
         x, y = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
         border = np.minimum(np.minimum(x, size[1] - x)[None], np.minimum(y, size[0] - y)[:, None])
-        return (near * _ramp(border, 1, BORDER * self._width)).astype(np.float32)
+        return (near * smooth_ramp(border, 1, BORDER * self._width)).astype(np.float32)
 
     def _colour_match(self, raster):
         """Per vertex, what the rendered face at rest is multiplied by to have the photo's colours: (V, 3) float32.
@@ -210,7 +211,7 @@ class Puppet:
         inner = np.maximum.reduce([regions[n] for n in ("mouth_interior", "lips", "eyes", "eyelids")])
         validity = samples(self.rest.validity, self._uv)
         columns = [self._rest_xy - self._corner, self._uv, regions["face"][:, None],
-                   _ramp(validity, *SEEN)[:, None], inner[:, None],
+                   smooth_ramp(validity, *SEEN)[:, None], inner[:, None],
                    regions["mouth_interior"][:, None], depth[:, None], self._rest_shading]
         return np.hstack(columns).astype(np.float32)
 
@@ -246,7 +247,7 @@ class Puppet:
         exact : (h, w, 2), the surface's own, defined in mask
         """
         rim = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3) / max(RIM * self._width, 1)
-        known = seen * _ramp(face, FACE, 0.7) * mask
+        known = seen * smooth_ramp(face, FACE, 0.7) * mask
         carried = _carried(exact, known) * self._fall[..., None]
         own = (known * np.clip(rim, 0, 1))[..., None]
         return carried + own * (exact - carried)
@@ -319,11 +320,3 @@ def _grid(shape):
     """Centres of the pixels: (h, w, 2) float32, x and y."""
     y, x = np.indices(shape, np.float32)
     return np.stack([x, y], axis=-1) + np.float32(0.5)
-
-
-def _smooth(x):
-    return x * x * (3 - 2 * x)
-
-
-def _ramp(x, low, high):
-    return _smooth(np.clip((x - low) / (high - low), 0, 1))

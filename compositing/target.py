@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 
 from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_shine
-from compositing.occlusion import Occlusion, wears_glasses
+from compositing.occlusion import Occlusion, least, wears_glasses
 from fitting.detection import eye_distance
 from fitting.lift import Lifter, Texture
+from texgan.transfer import shrunk
 
 TEXTURE_SIZE = 1024
 RIM_WIDER = 0.05             # of the eyes' distance, to each side: the shadow of a frame of glasses
@@ -58,8 +59,7 @@ def _free(model, image, track, things):
     if rim is not None:
         reach = max(1, round(RIM_WIDER * eye_distance(track.landmarks[0])))
         rim = cv2.erode(rim, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    masks = [mask for mask in (thing, rim) if mask is not None]
-    return np.minimum.reduce(masks) if masks else None
+    return least(thing, rim)
 
 
 def texture_size_for(model, track, largest=TEXTURE_SIZE, smallest=256):
@@ -86,5 +86,4 @@ def reduced(target, size):
     """A TargetFace with its texture at `size` texels per side, or as it is when that is not smaller."""
     if size >= target.texture.rgb.shape[0]:
         return target
-    shrink = lambda a: cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA)
-    return replace(target, texture=Texture(shrink(target.texture.rgb), shrink(target.texture.validity)))
+    return replace(target, texture=Texture(shrunk(target.texture.rgb, size), shrunk(target.texture.validity, size)))

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facemodel.atlas import build_atlas, to_texture
+from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
-from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, region_texture, skin_weight
+from fitting.texture import (
+    ResidualLight,
+    albedo_texture,
+    extract,
+    fill,
+    pose,
+    region_texture,
+    skin_weight,
+    weight_texture,
+)
 
 BRIGHTEST = 1.3              # largest albedo that is kept: the fit may underestimate a light
 KNOWN = 0.15                 # validity from which a texel's own colour is looked at
@@ -91,6 +100,5 @@ class Lifter:
         texture, validity = extract(image, posed, track.light[t], model, self.atlas)
         validity = validity * self._face
         if free is not None:
-            seen = samples(free, posed.xy)
-            validity = validity * to_texture(seen[:, None], model.triangles, self.atlas)[..., 0].clip(0, 1)
+            validity = validity * weight_texture(model, samples(free, posed.xy), self.atlas)
         return texture, validity

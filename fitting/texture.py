@@ -182,14 +182,19 @@ class ResidualLight:
         return (smooth * np.clip(colour, 0.6, 1.6)).astype(np.float32)
 
 
+def weight_texture(model, weights, atlas):
+    """Weights of the vertices, (V,) in [0, 1], as a texture: (S, S) float32 in [0, 1], 0 outside the chart."""
+    return np.clip(to_texture(weights[:, None], model.triangles, atlas)[..., 0], 0, 1)
+
+
 def region_texture(model, name, atlas):
     """A region's weights as a texture: (S, S) float32 in [0, 1]."""
-    return np.maximum(to_texture(model.regions[name][:, None], model.triangles, atlas)[..., 0], 0)
+    return weight_texture(model, model.regions[name], atlas)
 
 
 def skin_weight(model, atlas):
     """(S, S) float32, bare_skin on the chart."""
-    return np.clip(to_texture(bare_skin(model)[:, None], model.triangles, atlas)[..., 0], 0, 1)
+    return weight_texture(model, bare_skin(model), atlas)
 
 
 def bare_skin(model):

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facemodel.atlas import chart_hash, to_texture
+from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.workers import worker_pool
@@ -32,6 +32,7 @@ from fitting.images import read_image
 from fitting.lift import Lifter
 from fitting.parameters import Frame, Shared
 from fitting.progress import progress_bar
+from fitting.texture import weight_texture
 from fitting.track import FrameTracker, Person, fit_person, read_pictures, residuals_in, track_clip
 from fitting.trackfile import Track, file_hash, load_track, save_track
 from fitting.trust import Trust
@@ -184,7 +185,7 @@ class Extractor:
         self._model = model
         self.lifter = Lifter(model, size)
         inner = np.maximum(model.regions["mouth_interior"], model.regions["eyes"])
-        self._feature = np.clip(to_texture(inner[:, None], model.triangles, self.lifter.atlas)[..., 0], 0, 1)
+        self._feature = weight_texture(model, inner, self.lifter.atlas)
 
     def clip(self, info, pictures, track, kept, neutral):
         """The Clip of some frames of a track.
