@@ -45,7 +45,7 @@ LEAST_SHARE = 0.02            # of the fit's time: smaller parts are not shown
 TRACKING = {
     "decode": (VideoReader.__iter__, VideoFrame.rgb.func),
     "landmarks": (Follower.step,),
-    "key frames": (fit_person,),
+    "key frames": (FaceDetector.dense, fit_person),
     "fit": (FrameTracker.step,),
     "smoothing": (smooth_run,),
 }

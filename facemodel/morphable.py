@@ -51,6 +51,7 @@ class MorphableModel:
     uv : (V, 2) float32 in [0, 1], v up
     landmarks : (68,) int32, vertices in iBUG order
     contour_paths : (17, K) int32, vertices over which each jaw landmark slides
+    spread : (S,) int32, vertices spread evenly over the face, for dense landmarks
     regions : dict name -> (V,) float32 in [0, 1]
     coarse_edges : (E, 2) int32, edges of a coarser mesh, for graphs over the surface
     coarse_refine : (V, V1) csr float32, from the coarser mesh to the surface
@@ -71,6 +72,7 @@ class MorphableModel:
     uv: np.ndarray
     landmarks: np.ndarray
     contour_paths: np.ndarray
+    spread: np.ndarray
     regions: dict = field(repr=False)
     coarse_edges: np.ndarray = field(repr=False)
     coarse_refine: sp.csr_matrix = field(repr=False)
@@ -91,6 +93,16 @@ class MorphableModel:
     @property
     def vertex_count(self):
         return self.refine.shape[0]
+
+    @property
+    def dense_landmarks(self):
+        """(51 + S,) int32, vertices that fitting.dense_landmarks sees: inner landmarks (iBUG 17 to 67), the spread."""
+        return np.concatenate([self.landmarks[17:], self.spread])
+
+    @cached_property
+    def identity_hash(self):
+        """What identity coefficients mean, as 16 hexadecimal digits; other models' mean something else."""
+        return hashlib.sha256(self.control_mean.tobytes() + self.control_identity.tobytes()).hexdigest()[:16]
 
     @cached_property
     def mean(self):
@@ -232,6 +244,7 @@ def _load_commons(folder):
         expression_names=tuple(str(n) for n in d["expression_names"]), expression_range=(0.0, 1.0), refine=refine,
         triangles=triangulate(fine_quads), albedo_mean=albedo_mean, albedo_basis=albedo_basis,
         uv=refine @ d["uv"], landmarks=d["landmarks"], contour_paths=d["contour_paths"],
+        spread=d["spread"],
         regions={str(n): np.clip(regions[:, i], 0, 1) for i, n in enumerate(d["region_names"])},
         coarse_edges=unique_edges(coarse_quads)[0].astype(np.int32), coarse_refine=coarse_refine,
         coarse_index=np.arange(coarse_refine.shape[1], dtype=np.int32))

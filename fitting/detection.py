@@ -1,4 +1,4 @@
-"""Faces and their 68 landmarks, by dlib.
+"""Faces and their 68 landmarks, by dlib; many more by fitting.dense_landmarks.
 
 The predictor is dlib's implementation of V. Kazemi, J. Sullivan, "One millisecond face alignment with an ensemble of
 regression trees", 2014, doi:10.1109/CVPR.2014.241 ([18] of the paper), in the iBUG 68-point markup.
@@ -61,6 +61,7 @@ class FaceDetector:
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(str(models / "shape_predictor_68_face_landmarks.dat"))
         self._describer, self._describer_path = None, models / "dlib_face_recognition_resnet_model_v1.dat"
+        self._predict_dense = None
 
     def detect(self, image, window=None, scale=None):
         """Faces in an image, largest first.
@@ -118,6 +119,16 @@ class FaceDetector:
             shape = self._predictor(image, self._dlib.rectangle(*corners.tolist()))
             total += [(p.x, p.y) for p in shape.parts()]
         return total / min(jitter, len(JITTER)) + 0.5
+
+    def dense(self, image, landmarks, looks=1):
+        """Dense landmarks of a face: (H, W, 3) uint8 RGB and (68, 2) -> fitting.dense_landmarks.DenseLandmarks.
+
+        Their network is loaded when they are first asked for; `looks` is how often it looks.
+        """
+        if self._predict_dense is None:
+            from fitting.dense_landmarks import DensePredictor
+            self._predict_dense = DensePredictor()
+        return self._predict_dense(image, landmarks, looks)
 
     def descriptor(self, image, landmarks):
         """What tells people apart, by dlib's network; takes 75 ms. Its model is loaded when it is first asked for.

@@ -29,11 +29,13 @@ from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
 RIGID_LANDMARKS = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
+DENSE_GAIN = 2.0     # of the weight of equation 5, where there are dense landmarks
 # one picture hardly tells a shape from an expression, and most are near neutral
 PHOTO = Settings(expression_spread=0.5)
 # RMS colour residual from which on identity is held back in full; what the model explains better has less noise and
 # tells more: the regulariser of identity falls with the square of the residual
 USUAL_MISFIT, LEAST_DOUBT = 0.03, 1 / 16
+KEY_LOOKS = 5        # at a photo or a key frame, for its dense landmarks
 ALL_BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
 
 
@@ -47,15 +49,34 @@ def initial_pose(model, shape, landmarks, focal, principal_point):
     return cv2.Rodrigues(rotation)[0], translation.ravel()
 
 
-def neutral_start(model, landmarks, image_size):
-    """Mean face, posed by the landmarks: (Shared, Frame)."""
+def neutral_start(model, landmarks, image_size, identity):
+    """A face of some identity, posed by the landmarks: (Shared, Frame)."""
     height, width = image_size
-    shared = Shared(np.zeros(model.identity_count), np.zeros(model.albedo_count), default_focal(height, width))
-    rotation, translation = initial_pose(model, model.mean, landmarks, shared.focal, np.array([width / 2, height / 2]))
+    shared = Shared(identity, np.zeros(model.albedo_count), default_focal(height, width))
+    rotation, translation = initial_pose(model, model.shape(identity), landmarks, shared.focal,
+                                         np.array([width / 2, height / 2]))
     return shared, Frame(np.zeros(model.expression_count), rotation, translation, ambient_light())
 
 
-def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, iterations=(8, 5, 4), engine=NUMBA):
+def told(model, settings, dense):
+    """Settings for pictures of one person with dense landmarks.
+
+    Equation 5 counts DENSE_GAIN times as much, and identity is held to what the network guesses, if it knows the model.
+
+    dense : list of DenseLandmarks, one per picture, or None: nothing changes
+    """
+    if not dense:
+        return settings
+    settings = replace(settings, w_landmark=DENSE_GAIN * settings.w_landmark)
+    guesses = [d.guess for d in dense if d.guess is not None]
+    if not guesses or guesses[0].identity_hash != model.identity_hash:
+        return settings
+    return replace(settings, identity_mean=np.mean([g.mean for g in guesses], axis=0),
+                   identity_sigma=guesses[0].sigma)
+
+
+def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, iterations=(8, 5, 4), engine=NUMBA,
+               dense=None):
     """Fits one person in one or several pictures of one camera (identity, albedo and focal length are shared).
 
     Parameters
@@ -63,6 +84,7 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     model : MorphableModel
     images : list of (H, W, 3) uint8
     landmarks : list of (68, 2)
+    dense : list of fitting.dense_landmarks.DenseLandmarks, or None: go by the 68 alone
     active : blocks that are solved for in the end
     settings : fitting.solver.Settings, weights and limits
     iterations : steps on each level of the pyramid, coarse to fine
@@ -72,18 +94,22 @@ def fit_frames(model, images, landmarks, active=ALL_BLOCKS, settings=DEFAULT, it
     -------
     Shared, list of Frame
     """
-    starts = [neutral_start(model, marks, image.shape[:2]) for image, marks in zip(images, landmarks)]
+    settings = told(model, settings, dense)
+    identity = np.zeros(model.identity_count) + settings.identity_mean
+    starts = [neutral_start(model, marks, image.shape[:2], identity) for image, marks in zip(images, landmarks)]
     shared, frames = starts[0][0], [s[1] for s in starts]
     focal_mean = shared.focal
     by_landmarks = replace(settings, w_colour=0.0)
-    views = [make_view(model, i, m, LEVELS[0]) for i, m in zip(images, landmarks)]
+    dense = dense or [None] * len(images)
+    views_at = lambda eyes: [make_view(model, i, m, eyes, dense=d) for i, m, d in zip(images, landmarks, dense)]
+    views = views_at(LEVELS[0])
     for blocks, steps in ((("rotation", "translation", "expression"), 4),
                           (("identity", "expression", "rotation", "translation"), 6)):
         s = solve(model, shared, frames, views, blocks, steps, by_landmarks)
         shared, frames = s.shared, s.frames
     light_mean, doubt = [ambient_light()] * len(frames), 1.0
     for level, (eyes, steps) in enumerate(zip(LEVELS, iterations)):
-        views = [make_view(model, i, m, eyes) for i, m in zip(images, landmarks)]
+        views = views_at(eyes)
         if level == 0:
             s = solve(model, shared, frames, views, ("light",), 4, settings, light_mean, engine=engine)
             colours = tuple(b for b in active if b in ("light", "albedo"))
@@ -155,7 +181,8 @@ def fit_image(model, image, detector, face="largest", path="image", settings=PHO
     faces = detector.detect(image)
     chosen = choose_face(faces, face, path, option)
     landmarks = detector.landmarks(image, chosen.box)
-    shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings, engine=engine)
+    shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings, engine=engine,
+                                  dense=[detector.dense(image, landmarks, KEY_LOOKS)])
     view = make_view(model, image, landmarks, LEVELS[-1])
     photometric_error, landmark_error = errors(model, view, landmarks, shared, frame)
     height, width = image.shape[:2]

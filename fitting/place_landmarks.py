@@ -7,7 +7,8 @@ RENDERS is a folder with ground_truth.json: pictures, their cameras and poses, a
 surface and by what it has of its own accord, eye corners and the inner lips. What is left between its projected
 landmarks and dlib's, averaged over heads and sides, is a difference of markup: it turns the head in a fit by
 some degrees. Brows, nose and outer lips move as in facemodel.build.population; the
-jaw line moves with the paths that it slides on, lids and inner lips stay where the surface parts.
+jaw line moves with the paths that it slides on, lids and inner lips stay where the surface parts. The vertices for
+dense landmarks are spread anew between them.
 
 Run it between facemodel.build.population and fitting.learn_albedo, since the photos are fitted by the landmarks. Take
 other heads than those that a fit is measured on.
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import assets
-from facemodel.build.landmarks import MIRROR
+from facemodel.build.landmarks import MIRROR, spread_vertices
 from facemodel.build.population import STIFFNESS, place_landmarks
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
@@ -162,7 +163,8 @@ def main(argv=None):
     mean = lambda m: np.linalg.norm(usual_offset(np.array([offset(m, r) for r in renders])), axis=1)
     settled = settle(model, renders)
     with np.load(geometry) as d:
-        arrays = {**d, "landmarks": settled.landmarks, "contour_paths": settled.contour_paths}
+        arrays = {**d, "landmarks": settled.landmarks, "contour_paths": settled.contour_paths,
+                  "spread": spread_vertices(settled.mean, settled.landmarks, settled.regions)}
     beside = out.with_suffix(".part.npz")
     np.savez_compressed(beside, **arrays)
     os.replace(beside, out)

@@ -70,6 +70,7 @@ class Settings:
     identity_weight : float, scales the regulariser of identity. Colour misfits of neighbouring samples go together, so
         they tell less about the shape than their number says: on heads of known shape 16 gave the best faces
     focal_prior : float, weight of log(focal / focal_mean) squared; one picture hardly tells focal length from distance
+    identity_mean, identity_sigma : (n_id,) float or one for all, what identity is held to, and how loosely
     """
 
     w_colour: float = energy.W_COLOUR
@@ -80,6 +81,8 @@ class Settings:
     expression_spread: float = 1.0
     identity_weight: float = 16.0
     focal_prior: float = 0.02
+    identity_mean: np.ndarray | float = 0.0
+    identity_sigma: np.ndarray | float = 1.0
 
 
 DEFAULT = Settings()
@@ -281,7 +284,8 @@ class _Problem:
 
     def energy(self, shared, frames):
         s = self.settings
-        total = s.w_regulariser * (s.identity_weight * (shared.identity ** 2).sum() + (shared.albedo ** 2).sum())
+        away = (shared.identity - s.identity_mean) / s.identity_sigma
+        total = s.w_regulariser * (s.identity_weight * (away ** 2).sum() + (shared.albedo ** 2).sum())
         total += s.focal_prior * np.log(shared.focal / self.focal_mean) ** 2
         albedo = self._albedo_of(shared)
         for i, frame in enumerate(frames):
@@ -369,7 +373,8 @@ class _Problem:
                 gradient[layout[name]] += 2 * weight * value
 
         if i == 0:
-            add("identity", shared.identity, s.w_regulariser * s.identity_weight)
+            add("identity", shared.identity - s.identity_mean,
+                s.w_regulariser * s.identity_weight / s.identity_sigma ** 2)
             add("albedo", shared.albedo, s.w_regulariser)
             add("focal", np.log(shared.focal / self.focal_mean), s.focal_prior)
         add("expression", frame.expression, s.w_regulariser / self.expression_sigma ** 2)

@@ -21,7 +21,7 @@ from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import checkpoint, commands
 from fitting.detection import FaceDetector, eye_distance
-from fitting.fit import fit_frames, initial_pose, taken
+from fitting.fit import KEY_LOOKS, fit_frames, initial_pose, taken
 from fitting.follow import choose_key_frames, follow
 from fitting.parameters import Frame, Shared
 from fitting.personal import personal_albedo
@@ -101,20 +101,22 @@ class Person:
                    track.light.mean(axis=0).astype(float))
 
 
-def fit_person(model, images, landmarks, engine=NUMBA):
+def fit_person(model, images, landmarks, engine=NUMBA, dense=None):
     """Solves identity, albedo and focal length from key frames, then lifts the person's own albedo.
 
     Parameters
     ----------
     images : list of (H, W, 3) uint8
     landmarks : list of (68, 2) float64 pixels
+    dense : list of fitting.dense_landmarks.DenseLandmarks, or None
 
     Returns
     -------
     Person
     """
-    shared, frames = fit_frames(model, images, landmarks, settings=KEY_SETTINGS, engine=engine)
-    views = [make_view(model, i, m, CLIP_LEVELS[-1]) for i, m in zip(images, landmarks)]
+    shared, frames = fit_frames(model, images, landmarks, settings=KEY_SETTINGS, engine=engine, dense=dense)
+    dense = dense or [None] * len(images)
+    views = [make_view(model, i, m, CLIP_LEVELS[-1], dense=d) for i, m, d in zip(images, landmarks, dense)]
     offset = personal_albedo(model, views, shared, frames)
     albedo = model.albedo(shared.albedo) + offset
     solution = solve(model, shared, frames, views, PER_FRAME_BLOCKS, 2, KEY_SETTINGS, appearance=Appearance(albedo),
@@ -268,7 +270,9 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
 
     def look_at_keys():
         pictures = read_pictures(path, [span.first + k for k in keys])
-        return fit_person(model, pictures, list(following.landmarks[keys].astype(np.float64)), engine)
+        marks = list(following.landmarks[keys].astype(np.float64))
+        dense = [detector.dense(p, m, KEY_LOOKS) for p, m in zip(pictures, marks)]
+        return fit_person(model, pictures, marks, engine, dense)
 
     person = kept.person(look_at_keys)
     tracker, smoother = FrameTracker(model, person, engine), RunSmoother(model.expression_range)

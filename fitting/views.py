@@ -11,6 +11,9 @@ from fitting.solver import View
 # distance of the outer eye corners in pixels, coarse to fine
 LEVELS = (40.0, 90.0, 180.0)      # a photo and the key frames of a clip
 CLIP_LEVELS = (64.0, 120.0)       # frames of a clip, from a warm start
+# dense landmarks: weight of all of them over that of the 68, where they are as sure as usual; SURE is the standard
+# deviation of such a one over the eye distance, and MOST what a surer one may weigh
+DENSE, SURE, MOST = 2.0, 0.012, 4.0
 
 
 def landmark_weights():
@@ -24,7 +27,28 @@ def landmark_weights():
     return weight
 
 
-def make_view(model, image, landmarks, eye_pixels, principal_point=None):
+def make_marks(model, landmarks, dense=None):
+    """What equation 5 looks at.
+
+    Parameters
+    ----------
+    landmarks : (68, 2) pixels
+    dense : fitting.dense_landmarks.DenseLandmarks, or None; they weigh by how sure they are
+
+    Returns
+    -------
+    fitting.energy.Landmarks, the 68 first
+    """
+    size, weight = eye_distance(landmarks), landmark_weights()
+    if dense is None:
+        return Landmarks(model.landmarks.astype(np.int64), landmarks, weight, size)
+    sure = np.minimum((SURE * size / dense.sigma) ** 2, MOST)
+    return Landmarks(np.concatenate([model.landmarks, model.dense_landmarks]).astype(np.int64),
+                     np.concatenate([landmarks, dense.points]),
+                     np.concatenate([weight, DENSE * weight.sum() / len(sure) * sure]), size)
+
+
+def make_view(model, image, landmarks, eye_pixels, principal_point=None, dense=None):
     """A crop of a picture around a face.
 
     Parameters
@@ -34,6 +58,7 @@ def make_view(model, image, landmarks, eye_pixels, principal_point=None):
     landmarks : (68, 2) float, full-frame pixels
     eye_pixels : float, the eye distance that the crop should have; a smaller face is not enlarged
     principal_point : (2,) float, default the picture's centre
+    dense : fitting.dense_landmarks.DenseLandmarks, or None
 
     Returns
     -------
@@ -57,5 +82,5 @@ def make_view(model, image, landmarks, eye_pixels, principal_point=None):
         matrix = np.array([[scale, 0, shift], [0, scale, shift]])
         crop = cv2.warpAffine(crop, matrix, (int(size_out[0]), int(size_out[1])), flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE)
-    marks = Landmarks(model.landmarks.astype(np.int64), landmarks, landmark_weights(), size)
-    return View(crop, float(scale), low.astype(float), np.asarray(principal_point, float), marks)
+    return View(crop, float(scale), low.astype(float), np.asarray(principal_point, float),
+                make_marks(model, landmarks, dense))

@@ -4,6 +4,7 @@ import pytest
 
 from facemodel.camera import axis_angle, project, to_camera
 from facemodel.errors import InputError
+from fitting.dense_landmarks import DenseLandmarks
 from fitting.fit import choose_face, errors, fit_frames
 from fitting.parameters import Frame, Layout, Shared, advance_frame, advance_shared
 from fitting.solver import MODEL_ONLY, NUMBA, Settings, _Problem, slide_jaw, solve
@@ -82,10 +83,14 @@ def test_gradient_of_the_whole_energy(model):
     shared, frame = known_face(model, 7)
     shared = Shared(shared.identity, shared.albedo, shared.focal * 1.05)
     picture, landmarks = draw(model, shared, frame), true_landmarks(model, shared, frame) + 2.0
-    view = make_view(model, picture, landmarks, 64.0)
+    rng, count = np.random.default_rng(0), len(model.dense_landmarks)
+    dense = DenseLandmarks(projected(model, shared, frame, model.dense_landmarks) + rng.normal(0, 3, (count, 2)),
+                           rng.uniform(1, 6, count))
+    view = make_view(model, picture, landmarks, 64.0, dense=dense)
     active = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
-    problem = _Problem(model, [view], active, Settings(samples=3000), [frame.light + 0.1], shared.focal * 0.9,
-                       MODEL_ONLY, NUMBA)
+    held = Settings(samples=3000, identity_mean=rng.normal(0, 0.5, model.identity_count),
+                    identity_sigma=rng.uniform(0.4, 1, model.identity_count))
+    problem = _Problem(model, [view], active, held, [frame.light + 0.1], shared.focal * 0.9, MODEL_ONLY, NUMBA)
     problem.look(shared, [frame])
     layout = Layout.build(model, active)
     ((_, gradient),) = problem.normal_equations(shared, [frame])

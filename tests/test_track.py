@@ -1,5 +1,6 @@
 """Tracking a clip: frames are judged by what of them is explained, and smoothed only with frames that are trusted."""
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def scripted(model, tmp_path, monkeypatch):
         monkeypatch.setattr(fitting.track, "read_landmarks",
                             lambda *_, **__: (Following(marks, seen, faces), remark))
         monkeypatch.setattr(Scripted, "script", fits)
-        return track_clip(model, clip, None, progress=False)
+        return track_clip(model, clip, SimpleNamespace(dense=lambda *_: None), progress=False)
     return run
 
 

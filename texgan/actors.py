@@ -42,7 +42,7 @@ class Actor:
     blink: np.ndarray
 
 
-def draw_actor(stage, rng, skin, age=None):
+def draw_actor(stage, rng, skin, age=None, sigma=IDENTITY_SIGMA, largest_gap=LARGEST_GAP):
     """A person with the given skin.
 
     Parameters
@@ -50,12 +50,14 @@ def draw_actor(stage, rng, skin, age=None):
     rng : numpy Generator
     skin : (S, S, 3) float32, complete albedo texture in the embedded chart
     age : float in [0, 1], how readily the skin folds; default drawn
+    sigma : float, of the head's coefficients, in the model's standard deviations
+    largest_gap : float, mm, by which lips at rest may part
 
     Returns
     -------
     Actor
     """
-    coefficients = _draw_identity(stage, rng)
+    coefficients = _draw_identity(stage, rng, sigma, largest_gap)
     neutral = stage.mean + np.tensordot(coefficients.astype(np.float32), stage.identity, 1)
     skin = plain_lids(stage, fill_outside(stage, np.asarray(skin, np.float32)))
     skin *= min(1, BRIGHTEST / np.median(skin_at(stage, skin, stage.landmarks[list(BARE)]), axis=0).max())
@@ -75,13 +77,13 @@ def draw_actor(stage, rng, skin, age=None):
                  draw_folds(stage, neutral, rng, age), resting, _blink(stage, neutral))
 
 
-def _draw_identity(stage, rng):
+def _draw_identity(stage, rng, sigma, largest_gap):
     """Coefficients (n,) of a head whose lips meet: some combinations of modes part them, over the teeth."""
     upper, lower = stage.landmarks[[61, 62, 63]], stage.landmarks[[67, 66, 65]]
     gap = stage.identity[:, upper, 1] - stage.identity[:, lower, 1]               # (n, 3) per standard deviation
     while True:
-        drawn = np.clip(rng.normal(size=len(stage.identity)), -2, 2) * IDENTITY_SIGMA
-        if (drawn @ gap).max() < LARGEST_GAP:
+        drawn = np.clip(rng.normal(size=len(stage.identity)), -2, 2) * sigma
+        if (drawn @ gap).max() < largest_gap:
             return drawn
 
 

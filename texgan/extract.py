@@ -27,7 +27,7 @@ from facemodel.morphable import load_model
 from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
-from fitting.fit import choose_face
+from fitting.fit import KEY_LOOKS, choose_face
 from fitting.images import read_image
 from fitting.lift import Lifter
 from fitting.parameters import Frame, Shared
@@ -135,7 +135,7 @@ def read_people(path):
 
 # ---------------------------------------------------------------- fitting
 
-def track_photos(model, images, landmarks, keys):
+def track_photos(model, images, landmarks, keys, detector):
     """A Track of several photos of one person, each taken from its own place but with one focal length.
 
     Parameters
@@ -143,12 +143,14 @@ def track_photos(model, images, landmarks, keys):
     images : list of (H, W, 3) uint8, of one size
     landmarks : list of (68, 2) float64
     keys : list of int, the photos that identity, albedo and focal length come from
+    detector : FaceDetector, for the dense landmarks
 
     Returns
     -------
     Track
     """
-    person = fit_person(model, [images[i] for i in keys], [landmarks[i] for i in keys])
+    dense = [detector.dense(images[i], landmarks[i], KEY_LOOKS) for i in keys]
+    person = fit_person(model, [images[i] for i in keys], [landmarks[i] for i in keys], dense=dense)
     tracker, fitted = FrameTracker(model, person), []
     for image, marks in zip(images, landmarks):
         tracker.forget()
@@ -252,7 +254,7 @@ def extract_photos(model, extractor, detector, job):
         raise InputError(f"{job.paths[0]}: person {job.identity} has no photo '{known}' to be neutral")
     # as when one photo is all there is of a target, where the neutral one is known
     keys = list(range(len(images))) if known is None else [names.index(known)]
-    track = track_photos(model, images, landmarks, keys)
+    track = track_photos(model, images, landmarks, keys, detector)
     kept = [t for t in range(len(images)) if track.status[t] == "ok"]
     first = calmest(track) if known is None else names.index(known)
     if first not in kept:

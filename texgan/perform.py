@@ -85,7 +85,7 @@ def extract_actor(model, extractor, detector, frames, name, rights):
     if len(names) < LEAST_FRAMES or names[0] != SCRIPT[0][0]:
         return None
     keys = [names.index(k) for k in KEYS if k in names]
-    track = track_photos(model, images, landmarks, keys)
+    track = track_photos(model, images, landmarks, keys, detector)
     kept = [t for t in range(len(names)) if track.status[t] == "ok"]
     if len(kept) < LEAST_FRAMES or kept[0] != 0:
         return None

@@ -172,6 +172,20 @@ def perform(stage, actor, setup, weights, rng, size=SIZE):
     """
     rotation = rotation_matrix(setup.rotation + np.radians(rng.normal(0, 1, 3) * [1.5, 2.0, 1.0]))
     translation = rng.normal(0, 1, 3) * [3, 3, 5] + [0, 0, setup.distance]
+    return photograph(stage, actor, setup, weights, rotation, translation, rng, size)[0]
+
+
+def photograph(stage, actor, setup, weights, rotation, translation, rng, size=SIZE):
+    """A picture of an actor in a given pose.
+
+    Parameters
+    ----------
+    rotation, translation : (3, 3), (3,) mm, centred actor in model orientation to camera; not those of the setup
+
+    Returns
+    -------
+    (size, size, 3) uint8, and the vertices (V, 3) float32 in camera space, mm
+    """
     vertices, gaze = expressed(stage, actor, weights, _at_camera(stage, rotation, translation))
     rest = place_eyes(stage, vertices, gaze)
     centred = (vertices - np.float32(FACE_CENTRE)) * FLIP
@@ -194,4 +208,4 @@ def perform(stage, actor, setup, weights, rng, size=SIZE):
     shading.shade_pixels(*arrays, raster.depth, focal, large / 2, static, moving, actor.skin, actor.shades, actor.iris,
                          setup.light, setup.lamps, setup.shine, heights, picture)
     picture += rng.standard_normal(picture.shape, np.float32) * np.float32(setup.noise)
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8), camera

@@ -68,6 +68,7 @@ def build(draws, components, seed, log=print):
     mean_fine = matrix @ mean
     jaw_skin = (fine_region["ears"] < 0.05) & (mean_fine[:, 2] > mean_fine[points[0], 2] - 25)
     paths = landmarks.contour_paths(mean_fine, points, jaw_skin)
+    spread = landmarks.spread_vertices(mean_fine, points, fine_region)
 
     names = sorted(units)
     origin = mean_fine[points[[36, 39, 42, 45]]].mean(axis=0) - [0, 0, 60]
@@ -77,7 +78,7 @@ def build(draws, components, seed, log=print):
         "identity_basis": (identity * SCALE).astype(np.float16),
         "expression_basis": (np.stack([units[n] for n in names]) * SCALE).astype(np.float16),
         "expression_names": np.array(names), "uv": uv.astype(np.float32), "mirror": mesh.mirror.astype(np.int16),
-        "landmarks": points, "contour_paths": paths, "region_names": np.array(regions.NAMES),
+        "landmarks": points, "contour_paths": paths, "spread": spread, "region_names": np.array(regions.NAMES),
         "regions": np.round(255 * np.stack([region[n] for n in regions.NAMES])).astype(np.uint8),
     }
 

@@ -72,3 +72,27 @@ def contour_paths(surface, landmarks, allowed, count=13, sweep_deg=36.0, beyond=
         for n, a in enumerate(angles):
             paths[k, n] = candidates[np.argmax(reach * np.cos(a) - surface[candidates, 2] * np.sin(a))]
     return paths
+
+
+def spread_vertices(surface, landmarks, regions, count=150):
+    """Vertices spread evenly over the face and away from its inner landmarks, by farthest-point sampling.
+
+    Parameters
+    ----------
+    surface : (V, 3) float, mm
+    landmarks : (68,) int
+    regions : dict name -> (V,) float in [0, 1]
+
+    Returns
+    -------
+    (count,) int32
+    """
+    other = np.maximum.reduce([regions[name] for name in ("mouth_interior", "eyes", "ears")])
+    index = np.flatnonzero((regions["face"] > 0.9) & (other < 0.1))
+    away = lambda vertex: np.linalg.norm(surface[index] - surface[vertex], axis=1)
+    distance = np.min([away(vertex) for vertex in landmarks[17:]], axis=0)
+    chosen = []
+    for _ in range(count):
+        chosen.append(index[distance.argmax()])
+        distance = np.minimum(distance, away(chosen[-1]))
+    return np.array(chosen, np.int32)

@@ -269,6 +269,7 @@ def prepare(raw, guide):
         for k, vertex in raw.landmarks.items():
             landmarks[k] = vertex
         paths = transfer.nearest_vertices(registration, guide.contour_paths.ravel(), v, t)
+        spread = transfer.nearest_vertices(registration, guide.spread, v, t)
         coarse_regions = regions_from(guide, registration, raw.vertices,
                                       mesh.vertex_normals(raw.vertices, raw.triangles), mouth, eyes)
         lips = transfer.nearest_vertices(registration, guide.landmarks[[62, 66]], raw.vertices, raw.triangles)
@@ -289,5 +290,5 @@ def prepare(raw, guide):
         expression_names=raw.expression_names, expression_range=raw.expression_range, refine=surface.refine,
         triangles=t, albedo_mean=albedo_mean.clip(0, 1), albedo_basis=albedo_basis,
         uv=(surface.straight @ uv).astype(np.float32), landmarks=landmarks.astype(np.int32),
-        contour_paths=paths.reshape(guide.contour_paths.shape).astype(np.int32), regions=regions,
+        contour_paths=paths.reshape(guide.contour_paths.shape).astype(np.int32), spread=spread, regions=regions,
         coarse_edges=surface.coarse_edges, coarse_refine=surface.coarse_refine, coarse_index=surface.coarse_index)

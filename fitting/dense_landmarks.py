@@ -1,0 +1,202 @@
+"""Some two hundred landmarks all over the face, each with how far it can be believed, and a guess at the head's shape.
+
+Sparse landmarks leave the turn of a head and the shape of its cheeks to guessing. E. Wood et al., "3D face
+reconstruction with dense landmarks", 2022, doi:10.1007/978-3-031-19778-9_10, showed that a network that only ever saw
+rendered faces can place hundreds of points, hidden ones too, and say how sure of each it is; a fit then weighs them
+by that. W. Zielonka et al., "Towards metrical reconstruction of human faces", 2022,
+doi:10.1007/978-3-031-19778-9_15, showed that a network can tell a head's coefficients from a picture; a fit then holds
+to them rather than to the mean head. The points are MorphableModel.dense_landmarks; texgan.train_landmarks makes the
+weights.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+import assets
+from facemodel.errors import InputError
+
+SHIPPED = "landmarks/dense.safetensors"
+SIDE = 2.35             # of the eye distance: what the network sees of a picture, each way
+SIZE = 128              # pixels that it sees it in
+EYES, MOUTH, CORNERS = slice(19, 31), slice(31, 51), (19, 28)        # of the inner 51 landmarks, iBUG 17 to 67
+# more looks are averaged: turned by radians, seen by factors, about where the first one found the face
+LOOKS = ((0.0, 1.0), (0.1, 1.0), (-0.1, 1.0), (0.0, 0.93), (0.0, 1.07))
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A guess at the identity coefficients of a model.
+
+    mean : (n_id,) float64; sigma : (n_id,) float64 in (0, 1], how far such guesses are usually off
+    identity_hash : str, MorphableModel.identity_hash: other models' coefficients mean something else
+    """
+
+    mean: np.ndarray
+    sigma: np.ndarray
+    identity_hash: str
+
+
+@dataclass(frozen=True)
+class DenseLandmarks:
+    """What the network saw.
+
+    points : (K, 2) float64 pixels, pixel centres at +0.5; the first 51 are iBUG 17 to 67
+    sigma : (K,) float64 pixels, the standard deviation that it expects of itself, each way
+    guess : Guess at the head's shape, or None
+    """
+
+    points: np.ndarray
+    sigma: np.ndarray
+    guess: Guess | None = None
+
+
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions with a shortcut (K. He et al., 2016, doi:10.1109/CVPR.2016.90)."""
+
+    def __init__(self, a, b, stride):
+        super().__init__()
+        conv = lambda i, o, k, s: nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, bias=False), nn.BatchNorm2d(o))
+        self.first, self.second = conv(a, b, 3, stride), conv(b, b, 3, 1)
+        self.shortcut = conv(a, b, 1, stride) if a != b or stride > 1 else nn.Identity()
+
+    def forward(self, x):
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
+
+
+class DenseLandmarkNetwork(nn.Module):
+    """A small residual network that regresses points, their logarithmic standard deviations, and the head's shape.
+
+    Parameters
+    ----------
+    points, identity : int, number of points and of identity coefficients
+    channels : (4,) ints, at a quarter, an eighth ... of the picture's size
+    hidden : int, width of the layer before the last
+    """
+
+    def __init__(self, points, identity, channels=(24, 48, 96, 192), hidden=512):
+        super().__init__()
+        self.settings = {"points": points, "identity": identity, "channels": list(channels), "hidden": hidden}
+        a, b, c, d = channels
+        self.stem = nn.Sequential(nn.Conv2d(3, a, 5, 2, 2, bias=False), nn.BatchNorm2d(a), nn.ReLU())
+        self.body = nn.Sequential(_Block(a, b, 2), _Block(b, b, 1), _Block(b, c, 2), _Block(c, c, 1), _Block(c, d, 2),
+                                  _Block(d, d, 1), _Block(d, d, 2))
+        head = lambda out: nn.Sequential(nn.Flatten(), nn.Linear(d * (SIZE // 32) ** 2, hidden), nn.ReLU(),
+                                         nn.Linear(hidden, out))
+        self.place, self.shape = head(3 * points), head(identity)
+
+    def forward(self, picture):
+        """Points (N, K, 2) in [-1, 1] over pictures (N, 3, SIZE, SIZE) in [0, 1], log deviations (N, K), identity."""
+        mean, deviation = picture.mean((1, 2, 3), keepdim=True), picture.std((1, 2, 3), keepdim=True)
+        seen = self.body(self.stem((picture - mean) / (deviation + 0.05)))
+        out = self.place(seen).float().reshape(len(picture), -1, 3)
+        return out[..., :2], out[..., 2], self.shape(seen).float()
+
+
+def placement(landmarks, size=SIZE, side=SIDE):
+    """The way from a picture into a square around its face that stands upright: (2, 3) float64.
+
+    Parameters
+    ----------
+    landmarks : (68, 2), (51, 2) or (K, 2) pixels whose last 51, or first for K, are iBUG 17 to 67
+    size : pixels per side of the square
+    side : of the eye distance, the square's side
+    """
+    inner = np.asarray(landmarks, float)
+    inner = inner[17:] if len(inner) == 68 else inner[:51]
+    eyes, mouth = inner[EYES].mean(axis=0), inner[MOUTH].mean(axis=0)
+    across, down = inner[CORNERS[1]] - inner[CORNERS[0]], mouth - eyes
+    distance = max(np.linalg.norm(across), 1.2 * np.linalg.norm(down))
+    x = across / np.linalg.norm(across) + [down[1], -down[0]] / np.linalg.norm(down)
+    x *= size / (np.linalg.norm(x) * side * distance)
+    turn = np.array([x, [-x[1], x[0]]])
+    return np.column_stack([turn, size / 2 - turn @ (eyes + mouth) / 2])
+
+
+def cut(image, way, size=SIZE):
+    """The square (size, size, 3) that `placement` leads to; pixel centres at +0.5 on both sides."""
+    way = way.copy()
+    way[:, 2] += way[:, :2] @ [0.5, 0.5] - 0.5
+    scale = np.sqrt(np.linalg.det(way[:, :2]))
+    if scale < 0.75:
+        reach = int(np.ceil(1.5 / scale)) + 1        # only what is cut out is blurred
+        corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - way[:, 2]
+        corners = corners @ np.linalg.inv(way[:, :2]).T
+        low = np.clip(np.floor(corners.min(axis=0)).astype(int) - reach, 0, np.array(image.shape[1::-1]) - 1)
+        high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + reach, low + 1, image.shape[1::-1])
+        image = cv2.GaussianBlur(image[low[1]:high[1], low[0]:high[0]], (0, 0), 0.45 / scale)
+        way[:, 2] += way[:, :2] @ low
+    return cv2.warpAffine(image, way, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+class DensePredictor:
+    """Holds the network; loads its weights on construction.
+
+    Parameters
+    ----------
+    path : file that texgan.train_landmarks wrote; default the one that ships
+
+    Raises
+    ------
+    InputError : when there are no such weights
+    """
+
+    def __init__(self, path=None):
+        from safetensors import safe_open
+        path = assets.path(SHIPPED) if path is None else path
+        try:
+            with safe_open(str(path), "pt") as file:
+                settings = json.loads(file.metadata()["settings"])
+                self._identity_hash = file.metadata()["identity_hash"]
+                tensors = {k: file.get_tensor(k) for k in file.keys()}       # noqa: SIM118  it is no dict
+                self._identity_sigma = tensors.pop("identity_sigma").double().numpy()
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: no weights of the dense landmarks; make some with python -m "
+                             "texgan.train_landmarks, or install dynatex again") from error
+        self._network = DenseLandmarkNetwork(**settings).eval()
+        self._network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+
+    def __call__(self, image, landmarks, looks=1):
+        """Dense landmarks of a face whose 68 landmarks are known.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8 RGB
+        landmarks : (68, 2) pixels
+        looks : int, 1 to len(LOOKS): that many slightly different views are averaged, after a first one that places
+            them; a single one takes a fraction of the time
+
+        Returns
+        -------
+        DenseLandmarks
+        """
+        points, sigma, identity = self._look(image, [placement(landmarks)])
+        if looks > 1:
+            way = placement(points)
+            points, sigma, identity = self._look(image, [_moved(way, *move) for move in LOOKS[:looks]])
+        return DenseLandmarks(points, sigma, Guess(identity, self._identity_sigma, self._identity_hash))
+
+    def _look(self, image, ways):
+        """Points (K, 2), their deviations (K,) and identity (n_id,), averaged over some ways to look."""
+        pictures = torch.from_numpy(np.stack([cut(image, way) for way in ways])).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            seen, deviation, identity = (x.double().numpy() for x in self._network(pictures))
+        points, sigma = [], []
+        for way, at, log in zip(ways, seen, deviation):
+            back = np.linalg.inv(way[:, :2])
+            points.append(((at + 1) * (SIZE / 2) - way[:, 2]) @ back.T)
+            sigma.append(np.exp(log) * np.sqrt(np.linalg.det(back)) * SIZE / 2)
+        return np.mean(points, axis=0), np.mean(sigma, axis=0), identity.mean(axis=0)
+
+
+def _moved(way, turn, zoom):
+    """A way into the square, turned about its middle by radians and seen by a factor."""
+    matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    out = matrix @ way
+    out[:, 2] += SIZE / 2 - matrix @ np.full(2, SIZE / 2)
+    return out

@@ -1,0 +1,204 @@
+"""Pictures with dense landmarks, and the training of the network that learns to see them."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import texgan.train_landmarks as training
+from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.errors import InputError
+from facemodel.light import ambient_light
+from fitting.dense_landmarks import SIZE, DensePredictor, placement
+from fitting.detection import FaceDetector, eye_distance
+from tests import synthetic
+from tests.test_rendered import ICT, needs_ict
+from texgan.headshots import STORED, bind, framed, identity_of, relief, rendered, turned
+from texgan.rendered import draw_actor
+from texgan.stage import load_stage
+from texgan.train_landmarks import Examples, augmented, plain, train, write
+
+
+@pytest.fixture(scope="module")
+def photo(model):
+    """A picture under even light, and the Shared and Frame that it shows."""
+    shared, frame = synthetic.known_face(model, 6)
+    frame = replace(frame, light=ambient_light(0.9), rotation=rotation_matrix([0.05, -0.08, 0.1]))
+    return synthetic.draw(model, shared, frame), shared, frame
+
+
+def dense_points(model, shared, frame):
+    vertices = model.shape(shared.identity, frame.expression)[model.dense_landmarks]
+    return project(to_camera(vertices, frame.rotation, frame.translation), shared.focal, (synthetic.SIZE / 2,) * 2)
+
+
+def test_a_relief_that_is_not_turned_is_the_photo(model, photo):
+    """But for the perspective, since the head comes to the middle."""
+    picture, shared, frame = photo
+    seen, points = turned(relief(model, picture, shared, frame), np.random.default_rng(0), still=True)
+    kept, truth = framed(picture, dense_points(model, shared, frame))
+    assert np.abs(points - truth).max() < 2.5 and np.abs(points - truth).mean() < 1
+    middle = slice(STORED // 4, -STORED // 4)
+    away = np.abs(seen[middle, middle].astype(float) - kept[middle, middle])
+    assert away.mean() < 5 and seen.shape == (STORED, STORED, 3)
+
+
+def test_a_relief_turned_is_what_the_turned_head_would_show(model, photo):
+    """The model itself, drawn in the pose that was drawn, is the oracle; even light keeps colours the same."""
+    picture, shared, frame = photo
+    laid = relief(model, picture, shared, frame)
+    turn = rotation_matrix([0.1, 0.35, 0])
+
+    class Drawn:
+        """Stands for a Generator that draws this turn."""
+
+        normal = staticmethod(lambda *_: np.degrees(0.1))
+        uniform = staticmethod(lambda low, high: np.degrees(0.35) if high == 34 else (low + high) / 2)
+        random = staticmethod(lambda: 1.0)
+
+    seen, points = turned(laid, Drawn())
+    turn = rotation_matrix([0.1, 0, 0]) @ rotation_matrix([0, 0.35, 0]) @ rotation_matrix([0, 0, 0.1])
+    focal = np.sqrt(600 * 3000)
+    away = np.array([0, 0, focal / laid.focal * laid.pivot[2]])
+    mesh = model.shape(shared.identity, frame.expression)
+    upright = np.eye(3)
+    way = placement(synthetic.true_landmarks(model, shared, frame))
+    upright[:2, :2] = way[:, :2] / np.sqrt(np.linalg.det(way[:, :2]))
+    # pose of the head in the turned camera: upright, about the pivot, turned, moved away
+    rotation = turn @ upright @ frame.rotation
+    translation = turn @ (upright @ frame.translation - laid.pivot) + away
+    posed = replace(frame, rotation=rotation, translation=translation)
+    direct = synthetic.draw(model, replace(shared, focal=focal), posed)
+    expected, truth = framed(direct, dense_points(model, replace(shared, focal=focal), posed))
+    np.testing.assert_allclose(points, truth, atol=0.6)
+    xy = project(to_camera(mesh, rotation, translation), focal, (synthetic.SIZE / 2,) * 2)
+    assert np.isfinite(xy).all()
+    inner = cv2.convexHull(truth[:51].astype(np.float32)).astype(np.int32)
+    mask = cv2.fillConvexPoly(np.zeros((STORED, STORED), np.uint8), inner, 1) > 0
+    difference = np.abs(seen[mask].astype(float) - expected[mask]).mean(axis=1)
+    assert np.median(difference) < 6 and difference.mean() < 12
+
+
+@pytest.fixture(scope="module")
+def stage(model):
+    return load_stage(ICT, model)
+
+
+@pytest.fixture(scope="module")
+def binding(stage, model):
+    return bind(stage, ICT, model)
+
+
+@needs_ict
+def test_points_lie_on_the_other_head_where_its_own_landmarks_are(stage, binding, model):
+    points = binding(stage.mean.astype(np.float64))
+    for k in (36, 39, 42, 45, 48, 54):                    # corners of eyes and mouth, which both markups have
+        assert np.linalg.norm(points[k - 17] - stage.mean[stage.landmarks[k]]) < 4
+    assert binding.weights.min() >= 0
+    np.testing.assert_allclose(binding.weights.sum(axis=1), 1)
+
+
+@needs_ict
+def test_rendered_points_are_where_a_detector_sees_them(stage, binding, model):
+    skin = np.full((256, 256, 3), [0.75, 0.55, 0.45], np.float32)
+    errors, detector = [], FaceDetector()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        picture, points = rendered(stage, binding, draw_actor(stage, rng, skin), rng)
+        large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        faces = detector.detect(large)
+        if faces:
+            marks = detector.landmarks(large, faces[0].box)
+            errors.append(np.linalg.norm(marks[31:] - 2 * points[14:51], axis=1).mean() / eye_distance(marks))
+    assert len(errors) >= 3 and np.median(errors) < 0.08
+
+
+def dotted(count, points=40, seed=0):
+    """Examples of grey pictures with a white dot at their first point."""
+    rng, out = np.random.default_rng(seed), []
+    for _ in range(count):
+        where = rng.uniform(0.35 * STORED, 0.65 * STORED, (points, 2)).astype(np.float32)
+        picture = np.full((STORED, STORED, 3), 70, np.uint8)
+        cv2.circle(picture, tuple(int(16 * v - 8) for v in where[0]), 16 * 4, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        out.append((picture, where, None))
+    return Examples(out, 4)
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_points_stay_on_what_they_mark(move, monkeypatch):
+    monkeypatch.setattr(training, "_cover", lambda *_: None)
+    examples, chosen = dotted(24), torch.arange(24)
+    generator = torch.Generator().manual_seed(1)
+    pictures, points = augmented(examples, chosen, generator) if move else plain(examples, chosen)
+    assert pictures.shape == (24, 3, SIZE, SIZE) and 0 <= pictures.min() and pictures.max() <= 1
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    found = 0
+    for picture, point in zip(pictures.numpy().mean(axis=1), points.numpy()):
+        light = cv2.morphologyEx(cv2.GaussianBlur(picture, (0, 0), 1), cv2.MORPH_TOPHAT, np.ones((15, 15)))
+        if light.max() > 0.2:                              # a bright picture hides it
+            light = np.clip(light - 0.5 * light.max(), 0, None)
+            at = np.array([(light * x).sum(), (light * y).sum()]) / light.sum()
+            assert np.linalg.norm(at - (point[0] + 1) * SIZE / 2) < 1.0
+            found += 1
+    assert found > 16
+
+
+def test_training_learns_and_what_is_written_is_read(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(training, "BATCH", 16)
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.3 * STORED, 0.7 * STORED, (len(model.dense_landmarks), 2)).astype(np.float32)
+    drawn = []
+    for _ in range(48):                                    # all points move with one bright square
+        shift = rng.uniform(-25, 25, 2).astype(np.float32)
+        picture = np.full((STORED, STORED, 3), 60, np.uint8)
+        x, y = (STORED / 2 + shift - 15).astype(int)
+        picture[y:y + 30, x:x + 30] = 220
+        drawn.append((picture, base + shift, np.full(model.identity_count, shift[0] / 25)))
+    examples = Examples(drawn, model.identity_count)
+    network = train(examples, None, 80, show=False)
+    distance, heads = training.errors(network, examples)
+    moved = np.mean([np.linalg.norm(points - base, axis=1).mean() for _, points, _ in drawn])
+    assert distance.mean() < 0.4 * moved                 # of those who say that nothing moves
+    assert heads.pow(2).mean() < 0.5 * examples.identity.pow(2).mean()
+    path = tmp_path / "dense.safetensors"
+    write(path, network, np.full(model.identity_count, 0.5), model, [], 48, 0)
+    marks = synthetic.true_landmarks(model, *synthetic.known_face(model, 1))
+    seen = DensePredictor(path)(np.zeros((synthetic.SIZE, synthetic.SIZE, 3), np.uint8), marks)
+    assert seen.points.shape == (len(model.dense_landmarks), 2) and (seen.sigma > 0).all()
+    assert seen.guess.mean.shape == (model.identity_count,) and seen.guess.identity_hash == model.identity_hash
+
+
+def test_a_head_is_read_off_its_points(model):
+    truth = np.zeros(model.identity_count)
+    truth[:20] = np.random.default_rng(1).normal(0, 1, 20)
+    found = identity_of(model, model.shape(truth)[model.dense_landmarks].astype(np.float64) + [3, -2, 8])
+    assert np.corrcoef(found[:20], truth[:20])[0, 1] > 0.97
+
+
+def test_the_same_seed_trains_the_same_network(monkeypatch):
+    monkeypatch.setattr(training, "BATCH", 4)
+    a, b = (train(dotted(8), dotted(8, seed=3), 3, seed=5, show=False).state_dict() for _ in range(2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_covering_hides_part_of_a_picture_and_leaves_its_points(monkeypatch):
+    examples, chosen = dotted(16), torch.arange(16)
+    _, kept = augmented(examples, chosen, torch.Generator().manual_seed(2))
+    monkeypatch.setattr(training, "_cover", lambda *_: None)
+    _, same = augmented(examples, chosen, torch.Generator().manual_seed(2))
+    assert torch.equal(kept, same)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--people", "1"], "--people: give 2 or more"),
+    (["--steps", "0"], "--steps: give 1 or more"),
+    ([], "no folder with pictures"),
+])
+def test_what_cannot_be_trained_on_is_named(tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        training.main([str(tmp_path), "--skins", str(tmp_path), "--ict", str(tmp_path), "-o",
+                       str(tmp_path / "out.safetensors"), *arguments])
+    assert not (tmp_path / "out.safetensors").exists()
