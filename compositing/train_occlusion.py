@@ -29,7 +29,7 @@ from fitting.detection import FaceDetector
 from fitting.images import read_image
 from fitting.progress import progress_bar
 from fitting.video_reader import VideoReader
-from texgan.checkpoint import write_tensors
+from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
 from texgan.perform import skins_of
 from texgan.rendered import SCRIPT, draw_actor, draw_setup, perform
@@ -247,8 +247,7 @@ def _dice(logits, wanted):
 
 def write(path, networks, bases, seed):
     """Writes what ships: half precision, with how the networks are built and on how many faces they were trained."""
-    tensors = {f"{name}.{k}": v.detach().half().contiguous() if v.is_floating_point() else v
-               for name, network in networks.items() for k, v in network.state_dict().items()}
+    tensors = {k: v for name, network in networks.items() for k, v in half_precision(network, f"{name}.").items()}
     write_tensors(path, tensors, {
         "format": "1", "settings": json.dumps({name: network.settings for name, network in networks.items()}),
         "faces": str(len(bases)), "seed": str(seed), "test": json.dumps(TEST)})

@@ -81,6 +81,12 @@ def data_hash(clips, world=1):
     return hashlib.sha256(json.dumps([world, told]).encode()).hexdigest()
 
 
+def half_precision(network, prefix=""):
+    """A network's tensors as they ship, by name behind a prefix: floats in half precision, counts as they are."""
+    return {prefix + k: v.detach().half().cpu().contiguous() if v.is_floating_point() else v
+            for k, v in network.state_dict().items()}
+
+
 def write_tensors(path, tensors, metadata):
     """Writes a safetensors file beside its place, then renames."""
     beside = path.with_name(f".{path.name}.part")

@@ -30,7 +30,7 @@ from fitting.fit import PHOTO, fit_frames
 from fitting.images import read_image
 from fitting.progress import progress_bar
 from texgan.actors import draw_actor
-from texgan.checkpoint import write_tensors
+from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
 from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned
 from texgan.perform import skins_of
@@ -289,9 +289,7 @@ def write(path, network, identity_sigma, model, photos, people, seed):
 
     identity_sigma : (n_id,) float, how far its guesses at the coefficients of `model` are off
     """
-    tensors = {k: v.detach().half().contiguous() if v.is_floating_point() else v
-               for k, v in network.state_dict().items()}
-    tensors["identity_sigma"] = torch.as_tensor(identity_sigma).float()
+    tensors = {**half_precision(network), "identity_sigma": torch.as_tensor(identity_sigma).float()}
     write_tensors(path, tensors, {
         "format": "1", "settings": json.dumps(network.settings), "identity_hash": model.identity_hash,
         "seed": str(seed), "rendered_people": str(people),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from facemodel.atlas import chart_hash
-from texgan.checkpoint import write_tensors
+from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
 from texgan.extract import PHOTO_SCRIPT
 from texgan.split import TEST
@@ -20,7 +20,7 @@ def write_generator(path, network, settings, clips, model, step, validation=()):
     The mean change of the training people between their neutral and each other expression, on the chart, goes along:
     it is what texgan.evaluate compares with. `validation` are the clips whose losses were watched.
     """
-    tensors = {k: v.detach().half().cpu().contiguous() for k, v in network.state_dict().items()}
+    tensors = half_precision(network)
     means = mean_changes(clips)
     tensors.update({f"mean_change.{k}": torch.from_numpy(v).half() for k, v in means.items()})
     people = lambda clips: json.dumps(sorted({c.info.identity for c in clips}))
