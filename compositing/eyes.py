@@ -98,13 +98,13 @@ class EyeRedrawer:
     track : Track of the source
     shown : (F, n_exp), the expressions that the target is shown with
     rest : (2, 2) radians, gazes of the source's eyes that the target's own ones stand for
+    charts, small : EyeChart of each eye, of the target's texture's size and of GRID texels per side
     blinks : bool, whether eyes without irises are closed ones, since open ones show theirs plainly
     """
 
-    def __init__(self, model, target, eyes, track, shown, rest, blinks=True):
+    def __init__(self, model, target, eyes, track, shown, rest, charts, small, blinks=True):
         self._model, self._target, self._eyes, self._track = model, target, eyes, track
-        self._shown, self._rest, self._blinks, self._charts = shown, rest, blinks, eye_charts(model, GRID)
-        charts = eye_charts(model, len(target.texture.rgb))
+        self._shown, self._rest, self._blinks, self._charts = shown, rest, blinks, small
         self._rows = np.unique(np.concatenate([chart.rows for chart in [*self._charts, *charts]]))
         self._lids, self.expression = LidSkin(model, target, charts), None
         self.reset()
@@ -191,17 +191,18 @@ def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False)
     neutral : fitting.lift.Texture, the source's
     relative : where the source mostly looks, the target looks as in the photo, be either aside
     """
-    charts = eye_charts(model, GRID)
-    if len(charts) < len(EYES):
+    small = eye_charts(model, GRID)
+    if len(small) < len(EYES):
         return None
-    rest, usual = _usual_gaze(model, track, pictures, neutral, charts)
-    eyes = [take_apart(model, target, chart) for chart in eye_charts(model, len(target.texture.rgb))]
+    charts = eye_charts(model, len(target.texture.rgb))
+    rest, usual = _usual_gaze(model, track, pictures, neutral, small)
+    eyes = [take_apart(model, target, chart) for chart in charts]
     if rest is None or any(eye is None for eye in eyes):
-        return EyeRedrawer(model, target, [], track, shown, None)
+        return EyeRedrawer(model, target, [], track, shown, None, charts, small)
     if not relative:
         ahead = _less_aside(np.array([eye.ahead for eye in eyes]))
         rest, eyes = _less_aside(rest), [replace(eye, ahead=gaze) for eye, gaze in zip(eyes, ahead)]
-    return EyeRedrawer(model, target, eyes, track, shown, rest, usual > OPEN)
+    return EyeRedrawer(model, target, eyes, track, shown, rest, charts, small, usual > OPEN)
 
 
 def take_apart(model, target, chart):

@@ -26,7 +26,7 @@ from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.detection import FaceDetector
-from fitting.images import read_image
+from fitting.images import SUFFIXES, read_image
 from fitting.progress import progress_bar
 from fitting.video_reader import VideoReader
 from texgan.checkpoint import half_precision, write_tensors
@@ -37,7 +37,7 @@ from texgan.split import TEST
 from texgan.stage import load_stage
 
 BASE = View((448, 448), 1.568, 189.0)                # faces are kept like this, to be turned and moved
-PHOTOS, CLIPS = {".jpg", ".jpeg", ".png", ".webp"}, {".mp4", ".mov", ".mkv"}
+CLIPS = {".mp4", ".mov", ".mkv"}
 EVERY, MOST = 8, 40                                  # which frames of a clip are taken, and how many at most
 NETWORKS = {"object": (OBJECT, {"channels": (16, 32, 48, 64, 64), "detail": 2}),
             "glasses": (STRIP, {"channels": (16, 32, 48, 64), "detail": 1})}
@@ -50,7 +50,7 @@ def pictures(paths):
         for file in files:
             if any(file.name.startswith(person) for person in TEST):
                 continue
-            if file.suffix.lower() in PHOTOS:
+            if file.suffix.lower() in SUFFIXES:
                 yield read_image(file)
             elif file.suffix.lower() in CLIPS:
                 with VideoReader(file) as reader:

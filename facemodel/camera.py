@@ -43,6 +43,15 @@ def project(vertices_camera, focal, principal_point):
     return focal * vertices_camera[:, :2] / vertices_camera[:, 2:] + np.asarray(principal_point, vertices_camera.dtype)
 
 
+def aimed(pixel, focal, principal_point):
+    """The rotation (3, 3) from a camera that was turned, by the shortest way, to aim at a pixel (2,), to this one."""
+    ray = np.append((np.asarray(pixel, np.float64) - principal_point) / focal, 1)
+    ray /= np.linalg.norm(ray)
+    axis = np.array([-ray[1], ray[0], 0])                    # optical axis x ray
+    sine = np.linalg.norm(axis)
+    return rotation_matrix(axis * (np.arctan2(sine, ray[2]) / sine)) if sine > 1e-12 else np.eye(3)
+
+
 def default_focal(height, width):
     """Focal length in pixels that a picture is taken to have before it is fitted: twice its shorter side."""
     return 2.0 * min(height, width)

@@ -1,11 +1,12 @@
-"""Some two hundred landmarks all over the face, each with how far it can be believed, and a guess at the head's shape.
+"""Some two hundred landmarks all over the face, each with how far it can be believed, and a guess at shape and pose.
 
 Sparse landmarks leave the turn of a head and the shape of its cheeks to guessing. E. Wood et al., "3D face
 reconstruction with dense landmarks", 2022, doi:10.1007/978-3-031-19778-9_10, showed that a network that only ever saw
 rendered faces can place hundreds of points, hidden ones too, and say how sure of each it is; a fit then weighs them
 by that. W. Zielonka et al., "Towards metrical reconstruction of human faces", 2022,
 doi:10.1007/978-3-031-19778-9_15, showed that a network can tell a head's coefficients from a picture; a fit then holds
-to them rather than to the mean head. The points are MorphableModel.dense_landmarks; texgan.train_landmarks makes the
+to them rather than to the mean head. The head's turn is told likewise, since which way is straight ahead depends on its
+shape, and points tell that badly. The points are MorphableModel.dense_landmarks; texgan.train_landmarks makes the
 weights.
 """
 from __future__ import annotations
@@ -19,7 +20,9 @@ import torch
 from torch import nn
 
 import assets
+from facemodel.camera import rotation_matrix
 from facemodel.errors import InputError
+from fitting.energy import Pose
 
 SHIPPED = "landmarks/dense.safetensors"
 SIDE = 2.35             # of the eye distance: what the network sees of a picture, each way
@@ -31,15 +34,17 @@ LOOKS = ((0.0, 1.0), (0.1, 1.0), (-0.1, 1.0), (0.0, 0.93), (0.0, 1.07))
 
 @dataclass(frozen=True)
 class Guess:
-    """A guess at the identity coefficients of a model.
+    """A guess at a head of a model.
 
-    mean : (n_id,) float64; sigma : (n_id,) float64 in (0, 1], how far such guesses are usually off
-    identity_hash : str, MorphableModel.identity_hash: other models' coefficients mean something else
+    mean : (n_id,) float64, identity coefficients; sigma : (n_id,) float64 in (0, 1], how far they are usually off
+    identity_hash : str, MorphableModel.identity_hash: to other models coefficients and straight ahead mean other things
+    pose : fitting.energy.Pose
     """
 
     mean: np.ndarray
     sigma: np.ndarray
     identity_hash: str
+    pose: Pose
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class DenseLandmarks:
 
     points : (K, 2) float64 pixels, pixel centres at +0.5; the first 51 are iBUG 17 to 67
     sigma : (K,) float64 pixels, the standard deviation that it expects of itself, each way
-    guess : Guess at the head's shape, or None
+    guess : Guess at the head, or None
     """
 
     points: np.ndarray
@@ -70,13 +75,13 @@ class _Block(nn.Module):
 
 
 class DenseLandmarkNetwork(nn.Module):
-    """A small residual network that regresses points, their logarithmic standard deviations, and the head's shape.
+    """A small residual network that regresses points, their logarithmic standard deviations, and the head.
 
     Parameters
     ----------
     points, identity : int, number of points and of identity coefficients
     channels : (4,) ints, at a quarter, an eighth ... of the picture's size
-    hidden : int, width of the layer before the last
+    hidden : int, width of the layers before the last
     """
 
     def __init__(self, points, identity, channels=(24, 48, 96, 192), hidden=512):
@@ -86,16 +91,26 @@ class DenseLandmarkNetwork(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, a, 5, 2, 2, bias=False), nn.BatchNorm2d(a), nn.ReLU())
         self.body = nn.Sequential(_Block(a, b, 2), _Block(b, b, 1), _Block(b, c, 2), _Block(c, c, 1), _Block(c, d, 2),
                                   _Block(d, d, 1), _Block(d, d, 2))
-        head = lambda out: nn.Sequential(nn.Flatten(), nn.Linear(d * (SIZE // 32) ** 2, hidden), nn.ReLU(),
-                                         nn.Linear(hidden, out))
-        self.place, self.shape = head(3 * points), head(identity)
+        head = lambda out, width: nn.Sequential(nn.Flatten(), nn.Linear(d * (SIZE // 32) ** 2, width), nn.ReLU(),
+                                                nn.Linear(width, out))
+        self.place, self.shape, self.turn = head(3 * points, hidden), head(identity, hidden), head(3, hidden // 4)
 
     def forward(self, picture):
-        """Points (N, K, 2) in [-1, 1] over pictures (N, 3, SIZE, SIZE) in [0, 1], log deviations (N, K), identity."""
+        """What pictures show.
+
+        Parameters
+        ----------
+        picture : (N, 3, SIZE, SIZE) float32 in [0, 1], see `placement`
+
+        Returns
+        -------
+        points (N, K, 2) in [-1, 1] over the picture, their log deviations (N, K), identity (N, n_id), and the head's
+        rotation (N, 3) to a camera that aims at the face and stands upright as the picture does, axis times angle
+        """
         mean, deviation = picture.mean((1, 2, 3), keepdim=True), picture.std((1, 2, 3), keepdim=True)
         seen = self.body(self.stem((picture - mean) / (deviation + 0.05)))
         out = self.place(seen).float().reshape(len(picture), -1, 3)
-        return out[..., :2], out[..., 2], self.shape(seen).float()
+        return out[..., :2], out[..., 2], self.shape(seen).float(), self.turn(seen).float()
 
 
 def placement(landmarks, size=SIZE, side=SIDE):
@@ -107,15 +122,33 @@ def placement(landmarks, size=SIZE, side=SIDE):
     size : pixels per side of the square
     side : of the eye distance, the square's side
     """
-    inner = np.asarray(landmarks, float)
-    inner = inner[17:] if len(inner) == 68 else inner[:51]
+    inner = _inner(landmarks)
     eyes, mouth = inner[EYES].mean(axis=0), inner[MOUTH].mean(axis=0)
     across, down = inner[CORNERS[1]] - inner[CORNERS[0]], mouth - eyes
     distance = max(np.linalg.norm(across), 1.2 * np.linalg.norm(down))
     x = across / np.linalg.norm(across) + [down[1], -down[0]] / np.linalg.norm(down)
     x *= size / (np.linalg.norm(x) * side * distance)
     turn = np.array([x, [-x[1], x[0]]])
-    return np.column_stack([turn, size / 2 - turn @ (eyes + mouth) / 2])
+    return np.column_stack([turn, size / 2 - turn @ middle(inner)])
+
+
+def middle(landmarks):
+    """The pixel (2,) between eyes and mouth; landmarks as in `placement`."""
+    inner = _inner(landmarks)
+    return (inner[EYES].mean(axis=0) + inner[MOUTH].mean(axis=0)) / 2
+
+
+def _inner(landmarks):
+    """The inner 51 of 68 landmarks, or the first 51 of others."""
+    landmarks = np.asarray(landmarks, float)
+    return landmarks[17:] if len(landmarks) == 68 else landmarks[:51]
+
+
+def uprighting(way):
+    """The rotation (3, 3) about the optical axis by which a way into the square turns a picture."""
+    out = np.eye(3)
+    out[:2, :2] = way[:, :2] / np.sqrt(np.linalg.det(way[:, :2]))
+    return out
 
 
 def cut(image, way, size=SIZE):
@@ -155,6 +188,7 @@ class DensePredictor:
                 self._identity_hash = file.metadata()["identity_hash"]
                 tensors = {k: file.get_tensor(k) for k in file.keys()}       # noqa: SIM118  it is no dict
                 self._identity_sigma = tensors.pop("identity_sigma").double().numpy()
+                self._turn_sigma = float(tensors.pop("turn_sigma"))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: no weights of the dense landmarks; make some with python -m "
                              "texgan.train_landmarks, or install dynatex again") from error
@@ -175,23 +209,28 @@ class DensePredictor:
         -------
         DenseLandmarks
         """
-        points, sigma, identity = self._look(image, [placement(landmarks)])
+        out = self._look(image, [placement(landmarks)])
         if looks > 1:
-            way = placement(points)
-            points, sigma, identity = self._look(image, [_moved(way, *move) for move in LOOKS[:looks]])
-        return DenseLandmarks(points, sigma, Guess(identity, self._identity_sigma, self._identity_hash))
+            way = placement(out.points)
+            out = self._look(image, [_moved(way, *move) for move in LOOKS[:looks]])
+        return out
 
     def _look(self, image, ways):
-        """Points (K, 2), their deviations (K,) and identity (n_id,), averaged over some ways to look."""
+        """DenseLandmarks, averaged over some ways to look."""
         pictures = torch.from_numpy(np.stack([cut(image, way) for way in ways])).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            seen, deviation, identity = (x.double().numpy() for x in self._network(pictures))
-        points, sigma = [], []
-        for way, at, log in zip(ways, seen, deviation):
+            seen, deviation, identity, turn = (x.double().numpy() for x in self._network(pictures))
+        points, sigma, turns = [], [], []
+        for way, at, log, vector in zip(ways, seen, deviation, turn):
             back = np.linalg.inv(way[:, :2])
             points.append(((at + 1) * (SIZE / 2) - way[:, 2]) @ back.T)
             sigma.append(np.exp(log) * np.sqrt(np.linalg.det(back)) * SIZE / 2)
-        return np.mean(points, axis=0), np.mean(sigma, axis=0), identity.mean(axis=0)
+            turns.append(uprighting(way).T @ rotation_matrix(vector))
+        points = np.mean(points, axis=0)
+        u, _, v = np.linalg.svd(np.mean(turns, axis=0))              # the nearest rotation; they are much alike
+        guess = Guess(identity.mean(axis=0), self._identity_sigma, self._identity_hash,
+                      Pose(u @ v, middle(points), self._turn_sigma))
+        return DenseLandmarks(points, np.mean(sigma, axis=0), guess)
 
 
 def _moved(way, turn, zoom):

@@ -52,6 +52,20 @@ class Landmarks:
     face_size: float
 
 
+@dataclass(frozen=True)
+class Pose:
+    """How a head is turned, as seen along the ray to it.
+
+    rotation : (3, 3) float64, model to the camera after that was aimed at `centre` (facemodel.camera.aimed)
+    centre : (2,) float64 pixels
+    sigma : float, radians, how far such rotations are usually off about each axis
+    """
+
+    rotation: np.ndarray
+    centre: np.ndarray
+    sigma: float
+
+
 def landmark_term(model, vertices, landmarks, shared, frame, principal_point, layout=None):
     """Landmark residuals of equation 5 over the face's size, and their Jacobian (float64).
 

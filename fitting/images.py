@@ -16,6 +16,9 @@ MIN_SIDE = 32
 MATTE = 128
 """Grey level, of 255, behind transparent pixels."""
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+"""Endings, in lower case, of the pictures that are looked for in a folder."""
+
 _ORIENTATION_TAG = 0x0112
 _TIFF_HEADS = {b"II*\0": "<", b"MM\0*": ">"}
 _REMEDY = "give a JPEG, PNG or WebP file"

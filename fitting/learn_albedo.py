@@ -27,12 +27,11 @@ from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
-from fitting.images import read_image
+from fitting.images import SUFFIXES, read_image
 from fitting.progress import progress_bar
 from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, region_texture, skin_weight
 
 # photos of one person share what their names have before the first underscore
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 TEXTURE_SIZE = 256
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.15, 0.08        # photos fitted worse than this are left out
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numba import njit
 
-from facemodel.camera import project, to_camera
+from facemodel.camera import aimed, axis_angle, project, to_camera
 from facemodel.rasterizer import rasterize
 from fitting import energy
-from fitting.energy import Landmarks, Samples
+from fitting.energy import Landmarks, Pose, Samples
 from fitting.parameters import Layout, advance_frame, advance_shared
 from fitting.photometric import photometric
 
@@ -45,6 +45,7 @@ class View:
     offset : (2,) float, position of the crop's corner in the full frame, full-frame pixels
     principal_point : (2,) float, full-frame pixels
     landmarks : Landmarks, full-frame pixels; jaw points are moved along the outline while solving
+    pose : Pose, what the head's rotation is held to, or None
     """
 
     image: np.ndarray
@@ -52,6 +53,7 @@ class View:
     offset: np.ndarray
     principal_point: np.ndarray
     landmarks: Landmarks
+    pose: Pose | None = None
 
     def camera(self, focal):
         """Focal length and principal point in pixels of the crop."""
@@ -71,6 +73,7 @@ class Settings:
         they tell less about the shape than their number says: on heads of known shape 16 gave the best faces
     focal_prior : float, weight of log(focal / focal_mean) squared; one picture hardly tells focal length from distance
     identity_mean, identity_sigma : (n_id,) float or one for all, what identity is held to, and how loosely
+    w_pose : float, weight of the squared angles to the views' poses over the poses' squared sigmas
     """
 
     w_colour: float = energy.W_COLOUR
@@ -83,6 +86,7 @@ class Settings:
     focal_prior: float = 0.02
     identity_mean: np.ndarray | float = 0.0
     identity_sigma: np.ndarray | float = 1.0
+    w_pose: float = 4e-4
 
 
 DEFAULT = Settings()
@@ -264,6 +268,8 @@ class _Problem:
         self._shapes = [(None, None, None)] * len(views)
         self._neutral = (None, None)
         self.landmarks = [v.landmarks for v in views]
+        self.told = [v.pose and aimed(v.pose.centre, self.focal_mean, v.principal_point) @ v.pose.rotation
+                     for v in views]
 
     def look(self, shared, frames):
         """Renews visibility and outlines."""
@@ -294,11 +300,17 @@ class _Problem:
             r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
             total += s.w_landmark * energy.landmark_energy(r, marks.weight)
             total += s.w_regulariser * ((frame.expression / self.expression_sigma) ** 2).sum()
+            if self.told[i] is not None:
+                total += s.w_pose * ((self._turn(i, frame) / self.views[i].pose.sigma) ** 2).sum()
             away = (frame.light - self.light_mean[i]).ravel()
             total += s.light_prior * away @ LIGHT_PRIOR @ away
             if self.samples[i] is not None:
                 total += s.w_colour * self._colour_energy(vertices, albedo, i, shared, frame)
         return float(total)
+
+    def _turn(self, i, frame):
+        """Frame i's rotation from what it is held to, (3,) radians about the camera's axes."""
+        return axis_angle(frame.rotation @ self.told[i].T)
 
     def _shape_of(self, i, shared, frame):
         """Vertices of frame i, as far as its samples and landmarks need them; those of the last state are kept."""
@@ -378,6 +390,8 @@ class _Problem:
             add("albedo", shared.albedo, s.w_regulariser)
             add("focal", np.log(shared.focal / self.focal_mean), s.focal_prior)
         add("expression", frame.expression, s.w_regulariser / self.expression_sigma ** 2)
+        if self.told[i] is not None:
+            add("rotation", self._turn(i, frame), s.w_pose / self.views[i].pose.sigma ** 2)
         if "light" in layout:
             away = (frame.light - self.light_mean[i]).ravel()
             hessian[layout["light"], layout["light"]] += 2 * s.light_prior * LIGHT_PRIOR

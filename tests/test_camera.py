@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from facemodel.camera import axis_angle, default_focal, project, rotation_matrix, skew, to_camera
+from facemodel.camera import aimed, axis_angle, default_focal, project, rotation_matrix, skew, to_camera
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-9, 1e-7, 1e-4, 0.3, 2.0, 3.1, np.pi, 5.0])
@@ -53,3 +53,13 @@ def test_axes():
 
 def test_default_focal_depends_on_the_shorter_side():
     assert default_focal(480, 640) == default_focal(640, 480) == 960
+
+
+def test_a_camera_is_aimed_by_the_shortest_way():
+    centre = np.array([300.0, 200.0])
+    for pixel in ([300, 200], [310, 180], [-500, 900]):
+        turn = aimed(pixel, 700.0, centre)
+        ray = np.append((np.array(pixel) - centre) / 700, 1)
+        np.testing.assert_allclose(turn @ [0, 0, 1], ray / np.linalg.norm(ray), atol=1e-12)
+        angle = np.arccos(1 / np.linalg.norm(ray))
+        np.testing.assert_allclose(np.linalg.norm(axis_angle(turn)), angle, atol=1e-9)       # no shorter way there is

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import assets
-from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.camera import aimed, axis_angle, project, rotation_matrix, to_camera
 from facemodel.errors import InputError
 from fitting.dense_landmarks import SIZE, DenseLandmarks, DensePredictor, cut, placement
 from fitting.detection import FaceDetector, eye_distance
@@ -115,6 +115,25 @@ def test_points_follow_a_picture_that_is_turned_and_scaled(predictor):
     here, there = predictor(picture, marks), predictor(other, carry(marks))
     away = np.linalg.norm(carry(here.points) - there.points, axis=1)
     assert np.mean(away) < 0.01 * eye_distance(marks)
+    np.testing.assert_allclose(there.guess.pose.centre, carry(here.guess.pose.centre), atol=0.02 * eye_distance(marks))
+    turn = there.guess.pose.rotation @ here.guess.pose.rotation.T            # y points down: 20 degrees the other way
+    assert np.degrees(np.linalg.norm(axis_angle(turn @ rotation_matrix([0, 0, np.radians(20)])))) < 2
+
+
+def test_turns_of_known_heads_are_seen(model, heads, predictor):
+    """Of heads apart from the middle of the picture too, where they are seen from the side."""
+    angles, others = [], []
+    for picture, shared, frame in heads:
+        for shift in (0, 90):
+            moved = np.zeros_like(picture) + 90
+            moved[:, shift:] = picture[:, :synthetic.SIZE - shift]
+            marks = synthetic.true_landmarks(model, shared, frame) + [shift, 0]
+            pose = predictor(moved, marks, 5).guess.pose
+            straight = np.full(2, synthetic.SIZE / 2)
+            there = aimed(pose.centre - [shift, 0], shared.focal, straight) @ pose.rotation
+            angles.append(np.linalg.norm(axis_angle(there @ frame.rotation.T)))
+            others += [np.linalg.norm(axis_angle(there @ f.rotation.T)) for _, _, f in heads if f is not frame]
+    assert np.degrees(np.mean(angles)) < 5 and np.mean(angles) < 0.5 * np.mean(others)
 
 
 def test_points_agree_with_the_other_detector_on_a_photo(predictor):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compositing.eyes import EyeRedrawer, along, eye_redrawer, take_apart
+from compositing.eyes import GRID, EyeRedrawer, along, eye_redrawer, take_apart
 from compositing.gaze import IRIS, eye_charts, find_iris, gaze_vector, read_gaze
 from compositing.key_frames import neutral_source_texture
 from compositing.lids import lid_gaps
@@ -127,8 +127,10 @@ class Performance:
         return painted(self.model, self.face.texture.rgb, shape, AHEAD + np.radians(turn)).astype(np.float32)
 
     def redrawer(self, **options):
-        eyes = [take_apart(self.model, self.target, chart) for chart in eye_charts(self.model, SIZE)]
-        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, AHEAD, **options)
+        charts = eye_charts(self.model, SIZE)
+        eyes = [take_apart(self.model, self.target, chart) for chart in charts]
+        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, AHEAD, charts,
+                           eye_charts(self.model, GRID), **options)
 
 
 def redrawn(eyes, texture, *source):

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
-from facemodel.camera import axis_angle, project, to_camera
+from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.errors import InputError
-from fitting.dense_landmarks import DenseLandmarks
+from fitting.dense_landmarks import DenseLandmarks, Guess
+from fitting.energy import Pose
 from fitting.fit import choose_face, errors, fit_frames
 from fitting.parameters import Frame, Layout, Shared, advance_frame, advance_shared
 from fitting.solver import MODEL_ONLY, NUMBA, Settings, _Problem, slide_jaw, solve
@@ -85,10 +86,13 @@ def test_gradient_of_the_whole_energy(model):
     picture, landmarks = draw(model, shared, frame), true_landmarks(model, shared, frame) + 2.0
     rng, count = np.random.default_rng(0), len(model.dense_landmarks)
     dense = DenseLandmarks(projected(model, shared, frame, model.dense_landmarks) + rng.normal(0, 3, (count, 2)),
-                           rng.uniform(1, 6, count))
+                           rng.uniform(1, 6, count),
+                           Guess(np.zeros(model.identity_count), np.ones(model.identity_count), model.identity_hash,
+                                 Pose(rotation_matrix([0.1, -0.05, 0.2]) @ frame.rotation, landmarks[30], 0.03)))
     view = make_view(model, picture, landmarks, 64.0, dense=dense)
+    assert view.pose is dense.guess.pose
     active = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
-    held = Settings(samples=3000, identity_mean=rng.normal(0, 0.5, model.identity_count),
+    held = Settings(samples=3000, w_pose=0.01, identity_mean=rng.normal(0, 0.5, model.identity_count),
                     identity_sigma=rng.uniform(0.4, 1, model.identity_count))
     problem = _Problem(model, [view], active, held, [frame.light + 0.1], shared.focal * 0.9, MODEL_ONLY, NUMBA)
     problem.look(shared, [frame])

@@ -7,17 +7,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from scipy.spatial.transform import Rotation
 
 import texgan.train_landmarks as training
-from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
+from facemodel.morphable import FLIP
 from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
 from tests import synthetic
 from tests.test_rendered import ICT, needs_ict
 from texgan.headshots import STORED, bind, framed, identity_of, relief, rendered, turned
-from texgan.rendered import draw_actor
+from texgan.rendered import FACE_CENTRE, draw_actor
 from texgan.stage import load_stage
 from texgan.train_landmarks import Examples, augmented, plain, train, write
 
@@ -89,7 +92,7 @@ def stage(model):
 
 @pytest.fixture(scope="module")
 def binding(stage, model):
-    return bind(stage, ICT, model)
+    return bind(stage, model)
 
 
 @needs_ict
@@ -107,13 +110,71 @@ def test_rendered_points_are_where_a_detector_sees_them(stage, binding, model):
     errors, detector = [], FaceDetector()
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        picture, points = rendered(stage, binding, draw_actor(stage, rng, skin), rng)
+        picture, points, _ = rendered(stage, binding, draw_actor(stage, rng, skin), rng)
         large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
         faces = detector.detect(large)
         if faces:
             marks = detector.landmarks(large, faces[0].box)
             errors.append(np.linalg.norm(marks[31:] - 2 * points[14:51], axis=1).mean() / eye_distance(marks))
     assert len(errors) >= 3 and np.median(errors) < 0.08
+
+
+@needs_ict
+def test_turns_are_those_that_the_points_show(stage, binding, monkeypatch):
+    """The resting head, turned and seen from afar, against the points, wherever the head is in the picture."""
+    monkeypatch.setattr("texgan.headshots.draw_expression", lambda _: {})
+    monkeypatch.setattr("texgan.headshots.FOCAL", (2600.0, 2600.1))
+    skin, misfits, others = np.full((64, 64, 3), 0.6, np.float32), [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        actor = draw_actor(stage, rng, skin)
+        _, points, turn = rendered(stage, binding, actor, rng)
+        head = binding((actor.neutral - np.float32(FACE_CENTRE)) * FLIP).astype(np.float64)
+        head -= head.mean(axis=0)
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-5)
+
+        def misfit(rotation, seen=points, head=head):
+            seen = seen - seen.mean(axis=0)
+            flat = head @ rotation[:2].T
+            return np.linalg.norm(flat * (flat * seen).sum() / (flat ** 2).sum() - seen, axis=1).mean()
+
+        misfits.append(misfit(turn))
+        others += [misfit(rotation_matrix(v) @ turn) for v in np.radians([[5, 0, 0], [0, 5, 0], [0, 0, 5]])]
+    assert np.mean(misfits) < 1.2 and np.mean(misfits) < 0.6 * np.mean(others)
+
+
+def test_turns_and_points_are_moved_alike():
+    """Orthographic pictures of turned points: after every move they are those of the new turn, but for scale."""
+    rng = np.random.default_rng(2)
+    solid, drawn = rng.normal(0, 20, (12, 3)), []
+    for _ in range(10):
+        turn = rotation_matrix(rng.normal(0, 0.3, 3))
+        drawn.append((np.zeros((STORED, STORED, 3), np.uint8), np.float32(solid @ turn[:2].T + STORED / 2),
+                      np.zeros(4), turn))
+    _, points, identity, turns = augmented(Examples.of(drawn, 4), torch.arange(10), torch.Generator().manual_seed(0))
+    assert identity.shape == (10, 4)
+    for seen, turn in zip(points.double().numpy(), turns.double().numpy()):
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-5)
+        flat = (solid - solid.mean(axis=0)) @ turn[:2].T
+        seen = seen - seen.mean(axis=0)
+        np.testing.assert_allclose(flat * (flat * seen).sum() / (flat ** 2).sum(), seen, atol=1e-4)
+
+
+def test_rotations_are_those_of_scipy():
+    vectors = np.random.default_rng(0).normal(0, 0.8, (20, 3))
+    np.testing.assert_allclose(training.rotations(torch.from_numpy(vectors)), Rotation.from_rotvec(vectors).as_matrix(),
+                               atol=1e-9)
+
+
+def test_examples_are_kept_and_taken_again(tmp_path):
+    path = tmp_path / "examples.npz"
+    training.keep(path, dotted(3), dotted(2, seed=1))
+    shots, views = training.kept(path)
+    assert torch.equal(shots.pictures, dotted(3).pictures) and torch.equal(views.points, dotted(2, seed=1).points)
+    assert views.turn.isnan().all() and list(tmp_path.iterdir()) == [path]
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match="examples.npz: no examples"):
+        training.kept(path)
 
 
 def dotted(count, points=40, seed=0):
@@ -123,8 +184,8 @@ def dotted(count, points=40, seed=0):
         where = rng.uniform(0.35 * STORED, 0.65 * STORED, (points, 2)).astype(np.float32)
         picture = np.full((STORED, STORED, 3), 70, np.uint8)
         cv2.circle(picture, tuple(int(16 * v - 8) for v in where[0]), 16 * 4, (255, 255, 255), -1, cv2.LINE_AA, 4)
-        out.append((picture, where, None))
-    return Examples(out, 4)
+        out.append((picture, where, None, None))
+    return Examples.of(out, 4)
 
 
 @pytest.mark.parametrize("move", [False, True])
@@ -132,7 +193,7 @@ def test_points_stay_on_what_they_mark(move, monkeypatch):
     monkeypatch.setattr(training, "_cover", lambda *_: None)
     examples, chosen = dotted(24), torch.arange(24)
     generator = torch.Generator().manual_seed(1)
-    pictures, points = augmented(examples, chosen, generator) if move else plain(examples, chosen)
+    pictures, points, _, _ = augmented(examples, chosen, generator) if move else plain(examples, chosen)
     assert pictures.shape == (24, 3, SIZE, SIZE) and 0 <= pictures.min() and pictures.max() <= 1
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
     found = 0
@@ -156,19 +217,23 @@ def test_training_learns_and_what_is_written_is_read(tmp_path, model, monkeypatc
         picture = np.full((STORED, STORED, 3), 60, np.uint8)
         x, y = (STORED / 2 + shift - 15).astype(int)
         picture[y:y + 30, x:x + 30] = 220
-        drawn.append((picture, base + shift, np.full(model.identity_count, shift[0] / 25)))
-    examples = Examples(drawn, model.identity_count)
+        drawn.append((picture, base + shift, np.full(model.identity_count, shift[0] / 25),
+                      rotation_matrix([0, 0.4 + shift[1] / 50, 0])))
+    examples = Examples.of(drawn, model.identity_count)
     network = train(examples, None, 80, show=False)
-    distance, heads = training.errors(network, examples)
-    moved = np.mean([np.linalg.norm(points - base, axis=1).mean() for _, points, _ in drawn])
+    distance, heads, turns = training.errors(network, examples)
+    moved = np.mean([np.linalg.norm(points - base, axis=1).mean() for _, points, *_ in drawn])
     assert distance.mean() < 0.4 * moved                 # of those who say that nothing moves
     assert heads.pow(2).mean() < 0.5 * examples.identity.pow(2).mean()
+    usual = [axis_angle(turn @ rotation_matrix([0, -0.4, 0])) for *_, turn in drawn]
+    assert turns.pow(2).mean() < 0.5 * np.mean(np.square(usual))
     path = tmp_path / "dense.safetensors"
-    write(path, network, np.full(model.identity_count, 0.5), model, [], 48, 0)
+    write(path, network, np.full(model.identity_count, 0.5), 0.04, model, [], 48, 0)
     marks = synthetic.true_landmarks(model, *synthetic.known_face(model, 1))
     seen = DensePredictor(path)(np.zeros((synthetic.SIZE, synthetic.SIZE, 3), np.uint8), marks)
     assert seen.points.shape == (len(model.dense_landmarks), 2) and (seen.sigma > 0).all()
     assert seen.guess.mean.shape == (model.identity_count,) and seen.guess.identity_hash == model.identity_hash
+    assert seen.guess.pose.sigma == pytest.approx(0.04)
 
 
 def test_a_head_is_read_off_its_points(model):
@@ -186,10 +251,35 @@ def test_the_same_seed_trains_the_same_network(monkeypatch):
 
 def test_covering_hides_part_of_a_picture_and_leaves_its_points(monkeypatch):
     examples, chosen = dotted(16), torch.arange(16)
-    _, kept = augmented(examples, chosen, torch.Generator().manual_seed(2))
+    _, kept, *_ = augmented(examples, chosen, torch.Generator().manual_seed(2))
     monkeypatch.setattr(training, "_cover", lambda *_: None)
-    _, same = augmented(examples, chosen, torch.Generator().manual_seed(2))
+    _, same, *_ = augmented(examples, chosen, torch.Generator().manual_seed(2))
     assert torch.equal(kept, same)
+
+
+def test_training_goes_on_from_what_was_written(tmp_path, model, monkeypatch):
+    """Parts that older weights lack start anew; other networks' weights are refused."""
+    monkeypatch.setattr(training, "BATCH", 4)
+    points, heads = len(model.dense_landmarks), model.identity_count
+    examples = Examples.of([(picture.numpy(), np.tile(where[:1], (points, 1)), np.zeros(heads), np.eye(3))
+                            for picture, where in zip(dotted(8).pictures, dotted(8).points.numpy())], heads)
+    path = tmp_path / "first.safetensors"
+    write(path, train(examples, None, 2, show=False), np.ones(heads), 0.1, model, [], 8, 0)
+    state = training.state_in(path, model)
+    old = {k: v for k, v in load_file(path).items() if not k.startswith("turn")}
+    save_file(old, path)
+    assert training.state_in(path, model).keys() < state.keys()
+    monkeypatch.setattr(training, "RATE_AGAIN", 1e-9)
+    went_on = train(examples, None, 2, show=False, start=training.state_in(path, model)).state_dict()
+    for name in ("place.1.weight", "shape.3.bias", "stem.0.weight"):
+        assert (went_on[name] - state[name]).abs().max() < 1e-6
+    assert (went_on["turn.1.weight"] - state["turn.1.weight"]).abs().max() > 1e-3
+    save_file({"turn.1.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(InputError, match="first.safetensors: no weights"):
+        training.state_in(path, model)
+    save_file({}, path)
+    with pytest.raises(InputError, match="lacks parts"):
+        training.state_in(path, model)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

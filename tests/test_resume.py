@@ -42,9 +42,8 @@ commands.run(compositing.replace.main, sys.argv[1:])
 def start(folder, *options, kill_at=0):
     """A run in a process of its own on clip.mp4 in the folder."""
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(kill_at), "clip.mp4", "--virtual", "3", "--texture", "delta",
-         *map(str, options)], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True)
+        [sys.executable, "-c", DRIVER, str(kill_at), "clip.mp4", "--virtual", "3", *map(str, options)], cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")

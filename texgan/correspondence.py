@@ -29,7 +29,16 @@ def _features(vertices, normals, jaw, blinks):
                            PART_WEIGHT * share(blinks)], axis=1)
 
 
-def correspondence(raw, guide, moved):
+def laid_over(raw, guide):
+    """The embedded model's surface laid over another head: facemodel.readers.transfer.Laid.
+
+    raw : RawModel, ICT-FaceKit; guide : MorphableModel, the embedded model
+    """
+    return register(guide, raw.vertices[:raw.triangles.max() + 1].astype(np.float64), raw.triangles,
+                    {k: raw.landmarks[k] for k in SHARED_LANDMARKS}, iterations=14, stiffness=STIFFNESS)
+
+
+def correspondence(raw, guide, moved, laid):
     """The embedded chart's coordinates at another head's skin.
 
     Parameters
@@ -37,6 +46,7 @@ def correspondence(raw, guide, moved):
     raw : RawModel, ICT-FaceKit
     guide : MorphableModel, the embedded model
     moved : callable, name of a face unit -> (V, 3) displacement of raw's vertices
+    laid : of `laid_over`
 
     Returns
     -------
@@ -44,8 +54,6 @@ def correspondence(raw, guide, moved):
     """
     skin = np.unique(raw.triangles)
     vertices = raw.vertices[:skin.max() + 1].astype(np.float64)
-    laid = register(guide, vertices, raw.triangles, {k: raw.landmarks[k] for k in SHARED_LANDMARKS}, iterations=14,
-                    stiffness=STIFFNESS)
     unit = lambda name: (guide.expression_basis[:, 1, guide.expression_names.index(name)]
                          * FLIP[1]).astype(np.float64)
     own = lambda name: moved(name)[:len(vertices), 1].astype(np.float64)

@@ -28,7 +28,7 @@ from facemodel.workers import worker_pool
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import KEY_LOOKS, choose_face
-from fitting.images import read_image
+from fitting.images import SUFFIXES, read_image
 from fitting.lift import Lifter
 from fitting.parameters import Frame, Shared
 from fitting.progress import progress_bar
@@ -40,7 +40,6 @@ from fitting.video_reader import VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 from texgan.dataset import SIZE, Clip, ClipInfo, encode, read_info, write_clip, write_info, write_manifest
 
-PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 FULL_SIZE = 1024
 NEUTRAL = "neutral"
@@ -115,7 +114,7 @@ def _files(inputs):
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
         inside = sorted(given.iterdir()) if given.is_dir() else [given]
-        usable = [p for p in inside if p.suffix.lower() in PHOTOS | VIDEOS]
+        usable = [p for p in inside if p.suffix.lower() in SUFFIXES | VIDEOS]
         if not usable:
             raise InputError(f"{given}: no photos or videos there; give .jpg, .png, .mp4, .mov or folders of them")
         found += usable

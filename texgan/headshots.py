@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.camera import aimed, project, rotation_matrix, to_camera
 from facemodel.light import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
-from facemodel.readers import ict
-from facemodel.readers.transfer import register
 from fitting.dense_landmarks import SIZE as SEEN
-from fitting.dense_landmarks import cut, placement
-from texgan.correspondence import SHARED_LANDMARKS, STIFFNESS
+from fitting.dense_landmarks import cut, middle, placement, uprighting
 from texgan.lighting import FACE_HEIGHT, SIZE, draw_setup
 from texgan.rendered import SCRIPT, photograph
 from texgan.stage import SKIN
@@ -50,12 +47,8 @@ class Binding:
         return np.einsum("pk,pkd->pd", self.weights, vertices[self.triangles])
 
 
-def bind(stage, ict_path, model):
-    """The Binding of an embedded model's dense landmarks to a Stage: same place in the chart, near in space."""
-    raw = ict.read(ict.find(ict_path))
-    count = raw.triangles.max() + 1
-    laid = register(model, raw.vertices[:count].astype(np.float64), raw.triangles,
-                    {k: raw.landmarks[k] for k in SHARED_LANDMARKS}, iterations=14, stiffness=STIFFNESS)
+def bind(stage, model):
+    """The Binding of the embedded model's dense landmarks to a Stage: same place in the chart, near in space."""
     skin = stage.triangles[stage.material == SKIN]
     skin = skin[(stage.inner[skin] < INNER).all(axis=1)]
     corners, middle = stage.uv[skin].astype(np.float64), stage.mean[skin].mean(axis=1)
@@ -69,7 +62,7 @@ def bind(stage, ict_path, model):
         c = (first[:, 0] * to[:, 1] - first[:, 1] * to[:, 0]) / np.where(flat, 1, area)
         weight = np.stack([1 - b - c, b, c], axis=1)
         beyond = np.where(flat, 0.5, np.clip(-weight.min(axis=1), 0, 0.5))
-        best = int((np.linalg.norm(middle - laid.vertices[vertex], axis=1) + OUTSIDE * beyond).argmin())
+        best = int((np.linalg.norm(middle - stage.embedded[vertex], axis=1) + OUTSIDE * beyond).argmin())
         within = np.clip(weight[best], 0, None)
         triangles.append(skin[best])
         weights.append(within / within.sum())
@@ -92,9 +85,15 @@ def identity_of(model, points):
 
 def framed(picture, points):
     """What is kept of a picture with points (K, 2): (STORED, STORED, 3) uint8, and the points in it, float32."""
-    way = placement(points, SEEN) * (1, 1, 1)
-    way[:, 2] += (STORED - SEEN) / 2
+    way = _kept(points)
     return cut(picture, way, STORED), (points @ way[:, :2].T + way[:, 2]).astype(np.float32)
+
+
+def _kept(points):
+    """The way (2, 3) from a picture into what is kept of it."""
+    way = placement(points, SEEN)
+    way[:, 2] += (STORED - SEEN) / 2
+    return way
 
 
 def draw_pose(rng):
@@ -128,12 +127,17 @@ def _background(rng, setup, scenes):
 
 
 def rendered(stage, binding, actor, rng, scenes=()):
-    """A picture of an actor in a random pose, light and expression, as `framed` gives it.
+    """A picture of an actor in a random pose, light and expression, as `framed` gives it, and the head's turn.
 
     Parameters
     ----------
     stage : texgan.stage.Stage; binding : Binding; actor : texgan.actors.Actor
     scenes : list of (H, W, 3) uint8, what may be seen behind
+
+    Returns
+    -------
+    (STORED, STORED, 3) uint8, (K, 2) float32 pixels, and the head's rotation (3, 3) float32 to a camera that aims at
+    the face and stands upright as the picture does
     """
     setup = draw_setup(rng)
     focal = np.exp(rng.uniform(*np.log(FOCAL)))
@@ -143,9 +147,11 @@ def rendered(stage, binding, actor, rng, scenes=()):
         light[1:] *= rng.uniform(0.5, 1.6)
     setup = replace(setup, focal=focal, light=light, background=_background(rng, setup, scenes))
     translation = np.array([*rng.normal(0, 8, 2), distance])
-    picture, camera = photograph(stage, actor, setup, draw_expression(rng), draw_pose(rng), translation, rng, DRAWN)
-    points = project(binding(camera.astype(np.float64)), focal * DRAWN / SIZE, (DRAWN / 2, DRAWN / 2))
-    return framed(picture, points)
+    rotation, focal, centre = draw_pose(rng), focal * DRAWN / SIZE, np.full(2, DRAWN / 2)
+    picture, camera = photograph(stage, actor, setup, draw_expression(rng), rotation, translation, rng, DRAWN)
+    points = project(binding(camera.astype(np.float64)), focal, centre)
+    turn = uprighting(_kept(points)) @ aimed(middle(points), focal, centre).T @ rotation
+    return *framed(picture, points), turn.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from facemodel.rasterizer import interpolate, rasterize
 from facemodel.readers import ict
 from facemodel.readers.membrane import fit_sphere
 from facemodel.readers.mesh import vertex_normals
-from texgan.correspondence import carry_inwards, correspondence
+from texgan.correspondence import carry_inwards, correspondence, laid_over
 
 # polygons of the parts that are drawn (README of https://github.com/ICT-VGL/ICT-FaceKit)
 FACE, HEAD, MOUTH, SOCKETS, GUMS, TEETH = (0, 9230), (9230, 11144), (11144, 13226), (13226, 14034), (14034, 17006), (
@@ -51,6 +51,7 @@ class Stage:
         gets there at rest
     chart : (CHART_SIZE, CHART_SIZE) float32, 1 where the embedded chart is
     lid_chart : the same, 1 on the skin over the eyes, 0 on the lids' rims
+    embedded : (N, 3) float64, the embedded model's vertices laid over the mean head
     """
 
     mean: np.ndarray
@@ -74,6 +75,7 @@ class Stage:
     static: np.ndarray
     chart: np.ndarray
     lid_chart: np.ndarray
+    embedded: np.ndarray
 
     def weights(self, named):
         """Weights by name -> (m,) float32; a name without Left or Right stands for both sides.
@@ -112,7 +114,8 @@ def load_stage(ict_path, guide):
     moved = lambda name: np.ascontiguousarray(raw.expression[..., raw.expression_names.index(name)])
     teeth, gums = of(TEETH), of(GUMS)
     lining, sockets, face = of(MOUTH), of(SOCKETS), of(FACE)
-    uv = correspondence(raw, guide, moved)
+    laid = laid_over(raw, guide)
+    uv = correspondence(raw, guide, moved, laid)
     uv = carry_inwards(uv, polygons[:SOCKETS[1]], of(FACE, HEAD), np.union1d(lining, sockets), raw.vertices)
     balls = tuple(of(b) for b in BALLS)
     centres, axes = np.stack([_eye(raw.vertices[b].astype(np.float64)) for b in balls], axis=1).astype(np.float32)
@@ -142,7 +145,7 @@ def load_stage(ict_path, guide):
         lips=face[near_mouth], teeth=teeth,
         inside=np.unique(np.concatenate([teeth, gums, lining])), static=static.astype(np.float32),
         chart=build_atlas(guide, CHART_SIZE).mask.astype(np.float32),
-        lid_chart=_lid_chart(raw.vertices, rim, skin_triangles, uv))
+        lid_chart=_lid_chart(raw.vertices, rim, skin_triangles, uv), embedded=laid.vertices)
 
 
 def _parts(polygons):

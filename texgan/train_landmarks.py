@@ -1,10 +1,11 @@
-"""Trains the network that sees dense landmarks and guesses a head's shape, on rendered faces and on turned photos.
+"""Trains the network that sees dense landmarks and guesses a head and its pose, on rendered faces and turned photos.
 
     python -m texgan.train_landmarks PHOTOS... --skins DATASET --ict ICT-FaceKit -o dense.safetensors
 
 PHOTOS are folders of photos of faces; each photo is fitted and seen by other cameras. DATASET (texgan.extract of
 photos) and ICT-FaceKit lend rendered people, before backgrounds cut from the pictures of SCENES, if given. People of
-texgan.split's lists are left out. On two cores it takes a quarter of an hour to draw and three quarters to train.
+texgan.split's lists are left out. On two cores it takes 25 minutes to draw and an hour to train. What was drawn is kept
+in a file with --examples, and taken from there the next time; --start goes on from trained weights.
 """
 from __future__ import annotations
 
@@ -13,11 +14,16 @@ import copy
 import json
 import os
 import time
+import zipfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 from facemodel.errors import InputError
@@ -27,7 +33,7 @@ from fitting import commands
 from fitting.dense_landmarks import SIZE, DenseLandmarkNetwork
 from fitting.detection import FaceDetector
 from fitting.fit import PHOTO, fit_frames
-from fitting.images import read_image
+from fitting.images import SUFFIXES, read_image
 from fitting.progress import progress_bar
 from texgan.actors import draw_actor
 from texgan.checkpoint import half_precision, write_tensors
@@ -38,35 +44,53 @@ from texgan.rendered import FACE_CENTRE
 from texgan.split import TEST, VALIDATION
 from texgan.stage import load_stage
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 IDENTITY_SIGMA, LARGEST_GAP = 0.95, 0.6          # for texgan.actors.draw_actor: heads may differ more than actors
 BATCH, TURNED = 64, 0.38                         # examples of a step, and the share of turned photos among them
-RATE, WARMING = 2e-3, 0.08                       # highest learning rate, share of the steps until it is reached
+RATE, RATE_AGAIN = 2e-3, 5e-4                    # highest learning rates, from scratch and from trained weights
+WARMING = 0.08                                   # share of the steps until it is reached
 DISTANCE_FIRST = 0.1                             # share of the steps in which the likelihood takes over from distance
-HEADS = 2.0                                      # weight of the heads' mean squared error
+HEADS, TURNS = 2.0, 20.0                         # weights of the heads' and turns' mean squared errors
+SKIN = 512                                       # pixels per side of the skins that people are drawn with
 AVERAGE = 0.998                                  # of the moving average of the weights
 HELD_OUT = 30                                    # rendered people on whom the error is reported
 EVERY = 250                                      # steps between reports
 
 
+@dataclass(frozen=True)
 class Examples:
-    """Pictures (N, STORED, STORED, 3) uint8, their points (N, K, 2) and heads (N, n_id), as torch tensors.
+    """Pictures and what they show, as torch tensors.
 
-    drawn : list of (picture, points, identity); identity None where it is not known, which makes it nan here
+    pictures : (N, STORED, STORED, 3) uint8; points : (N, K, 2) float32, pixels
+    identity : (N, n_id) float32 and turn : (N, 3, 3) float32 (see texgan.headshots.rendered), nan where not known
     """
 
-    def __init__(self, drawn, identity_count):
-        unknown = np.full(identity_count, np.nan)
-        self.pictures, self.points, self.identity = (torch.from_numpy(np.stack(values)) for values in zip(*(
-            (picture, points, np.float32(unknown if identity is None else identity))
-            for picture, points, identity in drawn)))
+    pictures: torch.Tensor
+    points: torch.Tensor
+    identity: torch.Tensor
+    turn: torch.Tensor
+
+    @classmethod
+    def of(cls, drawn, identity_count):
+        """Examples from a list of (picture, points, identity, turn), the last two None where not known."""
+        known = lambda value, shape: np.full(shape, np.nan, np.float32) if value is None else np.float32(value)
+        pictures, points, identity, turn = zip(*drawn)
+        return cls(*(torch.from_numpy(np.stack(values)) for values in (
+            pictures, points, [known(v, identity_count) for v in identity], [known(v, (3, 3)) for v in turn])))
 
     def __len__(self):
         return len(self.pictures)
 
+    def __getitem__(self, part):
+        return Examples(*(getattr(self, f.name)[part] for f in fields(self)))
+
 
 def plain(examples, chosen):
-    """Examples as the network is asked at run time: pictures (n, 3, SIZE, SIZE) in [0, 1] and points in [-1, 1]."""
+    """Examples as the network is asked at run time.
+
+    Returns
+    -------
+    pictures (n, 3, SIZE, SIZE) float32 in [0, 1], points (n, K, 2) in [-1, 1], identity (n, n_id), turn (n, 3, 3)
+    """
     return _placed(examples, chosen, torch.zeros(len(chosen)), torch.zeros(len(chosen)), torch.zeros(len(chosen), 2))
 
 
@@ -74,7 +98,7 @@ def augmented(examples, chosen, generator):
     """Examples, moved, covered in part, lit and photographed in many ways; see `plain`."""
     n = len(chosen)
     normal = lambda sigma, *shape: torch.randn(n, *shape, generator=generator) * sigma
-    pictures, points = _placed(examples, chosen, normal(0.07), normal(0.06), normal(0.045, 2))
+    pictures, *shown = _placed(examples, chosen, normal(0.07), normal(0.06), normal(0.045, 2))
     y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE), indexing="ij")
     for _ in range(2):
         _cover(pictures, x, y, generator)
@@ -91,7 +115,7 @@ def augmented(examples, chosen, generator):
     elif choice < 0.4:
         pictures = functional.avg_pool2d(pictures, 3, 1, 1)
     noise = torch.randn(pictures.shape, generator=generator) * _uniform(generator, 0, 0.03, n, 1, 1, 1)
-    return (pictures + noise).clamp(0, 1), points
+    return (pictures + noise).clamp(0, 1), *shown
 
 
 def _uniform(generator, low, high, *shape):
@@ -107,7 +131,11 @@ def _placed(examples, chosen, angle, zoom, shift):
     grid = functional.affine_grid(theta, (len(chosen), 3, SIZE, SIZE), align_corners=False)
     pictures = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     points = (examples.points[chosen] - STORED / 2) * (2 / SIZE) - shift[:, None]
-    return pictures, torch.einsum("nij,nkj->nki", torch.linalg.inv(matrix), points)
+    back = torch.eye(3).repeat(len(chosen), 1, 1)
+    back[:, :2, :2] = torch.linalg.inv(matrix)
+    points = torch.einsum("nij,nkj->nki", back[:, :2, :2], points)
+    back[:, :2, :2] *= torch.exp(zoom)[:, None, None]                # the rotation in it
+    return pictures, points, examples.identity[chosen], back @ examples.turn[chosen]
 
 
 def _cover(pictures, x, y, generator):
@@ -126,24 +154,35 @@ def _cover(pictures, x, y, generator):
     pictures[under] = pictures[under] * (1 - mask) + over * mask
 
 
-def loss_of(seen, wanted, heads, share):
-    """Negative log likelihood of the points under normal errors, mixed with their mean distance, and heads' error.
+def loss_of(seen, wanted, heads, turns, share):
+    """Negative log likelihood of the points under normal errors, mixed with their mean distance, and the heads' errors.
 
     Parameters
     ----------
-    seen : what the network gives; wanted : (N, K, 2); heads : (N, n_id), nan where not known
+    seen : what the network gives; wanted : (N, K, 2); heads : (N, n_id) and turns : (N, 3, 3), nan where not known
     share : float, of the likelihood; 0: distance only
     """
-    points, deviation, identity = seen
+    points, deviation, identity, vector = seen
     deviation = deviation.clamp(-6, 1)
     squared = ((points - wanted) ** 2).sum(dim=-1)
     likelihood = (squared * torch.exp(-2 * deviation) / 2 + 2 * deviation).mean()
-    known = ~heads.isnan().any(dim=1)
-    error = ((identity - heads)[known] ** 2).mean() if known.any() else 0.0
-    return likelihood * share + (1 - share) * 20 * torch.sqrt(squared + 1e-6).mean() + HEADS * error
+    known = ~(heads.isnan().any(dim=1) | turns.isnan().any(dim=2).any(dim=1))
+    error = 0.0
+    if known.any():
+        error = HEADS * ((identity - heads)[known] ** 2).mean()
+        # half the squared Frobenius norm of the difference of two rotations is the squared angle between them
+        error = error + TURNS * ((rotations(vector) - turns)[known] ** 2).sum(dim=(1, 2)).mean() / 2
+    return likelihood * share + (1 - share) * 20 * torch.sqrt(squared + 1e-6).mean() + error
 
 
-def train(shots, photos, steps, seed=0, held_out=None, show=True):
+def rotations(vectors):
+    """Axes times angles (N, 3) to matrices (N, 3, 3)."""
+    x, y, z = vectors.unbind(1)
+    zero = torch.zeros_like(x)
+    return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3))
+
+
+def train(shots, photos, steps, seed=0, held_out=None, show=True, start=None):
     """A trained DenseLandmarkNetwork, averaged over its last steps.
 
     Parameters
@@ -151,6 +190,7 @@ def train(shots, photos, steps, seed=0, held_out=None, show=True):
     shots, photos : Examples, rendered and turned; photos may be None
     steps : int
     held_out : Examples, what is reported on, or None
+    start : state of a network to go on from, with less haste; parts that it lacks start anew
 
     Raises
     ------
@@ -165,23 +205,27 @@ def train(shots, photos, steps, seed=0, held_out=None, show=True):
         last.weight *= 0.1
         network.shape[-1].weight *= 0.1
         network.shape[-1].bias.zero_()
+        network.turn[-1].weight *= 0.1
+        network.turn[-1].bias.zero_()
         usual = torch.cat([plain(shots, torch.arange(len(shots))[:500])[1].mean(0),
                            torch.full((shots.points.shape[1], 1), -3.0)], dim=1)
         last.bias.copy_(usual.flatten())
-    average = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, max(steps, 2), pct_start=WARMING)
+    if start:
+        network.load_state_dict(start, strict=False)
+    average, highest = copy.deepcopy(network), RATE_AGAIN if start else RATE
+    optimiser = torch.optim.AdamW(network.parameters(), highest, weight_decay=1e-3)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, max(steps, 2), pct_start=WARMING)
     count, begin = (round(TURNED * BATCH) if photos else 0), time.monotonic()
     for step in range(steps):
         parts = []
         for examples, k in ((shots, BATCH - count), (photos, count)):
             if k:
                 chosen = torch.randint(len(examples), (k,), generator=generator)
-                parts.append((*augmented(examples, chosen, generator), examples.identity[chosen]))
-        pictures, wanted, heads = (torch.cat(p) for p in zip(*parts))
+                parts.append(augmented(examples, chosen, generator))
+        pictures, *wanted = (torch.cat(p) for p in zip(*parts))
         with torch.autocast("cpu", torch.bfloat16):
             seen = network(pictures.contiguous(memory_format=torch.channels_last))
-        loss = loss_of(seen, wanted, heads, min(1.0, step / (steps * DISTANCE_FIRST)))
+        loss = loss_of(seen, *wanted, 1.0 if start else min(1.0, step / (steps * DISTANCE_FIRST)))
         if not torch.isfinite(loss):
             raise InputError(f"step {step}: the loss is no longer finite; train with another --seed")
         optimiser.zero_grad()
@@ -202,21 +246,30 @@ def train(shots, photos, steps, seed=0, held_out=None, show=True):
 def _told(network, held_out):
     if held_out is None:
         return ""
-    distance, heads = errors(network, held_out)
-    return f", held out {distance.mean():.2f} px of {SIZE}, heads {heads.pow(2).mean():.2f}"
+    distance, heads, angles = errors(network, held_out)
+    return (f", held out {distance.mean():.2f} px of {SIZE}, heads {heads.pow(2).mean():.3f}, "
+            f"turns {np.degrees(angles.norm(dim=1).mean().item()):.2f} deg")
 
 
 def errors(network, examples):
-    """Distances (N, K) in pixels of the network's picture, and errors (N, n_id) of the heads it guesses."""
+    """What a network is off by, on examples of which all is known.
+
+    Returns
+    -------
+    distances (N, K) in pixels of the network's picture, errors (N, n_id) of the heads, and of their turns (N, 3), axes
+    of the picture times radians
+    """
     network.eval()
-    distances, heads = [], []
+    distances, heads, turns = [], [], []
     for chosen in torch.arange(len(examples)).split(BATCH):
-        pictures, wanted = plain(examples, chosen)
+        pictures, wanted, identity, turn = plain(examples, chosen)
         with torch.inference_mode():
-            points, _, identity = network(pictures)
+            points, _, guess, vector = network(pictures)
         distances.append((points - wanted).norm(dim=-1) * (SIZE / 2))
-        heads.append(identity - examples.identity[chosen])
-    return torch.cat(distances), torch.cat(heads)
+        heads.append(guess - identity)
+        away = (rotations(vector) @ turn.mT).double().numpy()
+        turns.append(torch.from_numpy(Rotation.from_matrix(away).as_rotvec()).float())
+    return torch.cat(distances), torch.cat(heads), torch.cat(turns)
 
 
 _worker = {}
@@ -227,7 +280,7 @@ def _prepare(ict_path, skins, scenes):
     cv2.setNumThreads(1)
     model = load_model()
     stage = load_stage(ict_path, model)
-    _worker.update(model=model, stage=stage, binding=bind(stage, ict_path, model), skins=skins,
+    _worker.update(model=model, stage=stage, binding=bind(stage, model), skins=skins,
                    scenes=[read_image(path) for path in scenes])
 
 
@@ -235,14 +288,14 @@ def _draw_person(number, seed, poses):
     """Pictures of one rendered person."""
     rng = np.random.default_rng([seed, number])
     _, path, _ = _worker["skins"][rng.integers(len(_worker["skins"]))]
-    skin = decode(cv2.imread(str(path))[..., ::-1])
+    skin = cv2.resize(decode(cv2.imread(str(path))[..., ::-1]), (SKIN, SKIN), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.5:
         skin = skin * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.05, 3))
     actor = draw_actor(_worker["stage"], rng, np.clip(skin, 0, 1), sigma=IDENTITY_SIGMA, largest_gap=LARGEST_GAP)
     head = (actor.neutral - np.float32(FACE_CENTRE)) * FLIP
     identity = identity_of(_worker["model"], _worker["binding"](head.astype(np.float64)))
-    return [(*rendered(_worker["stage"], _worker["binding"], actor, rng, _worker["scenes"]), identity)
-            for _ in range(poses)]
+    shots = [rendered(_worker["stage"], _worker["binding"], actor, rng, _worker["scenes"]) for _ in range(poses)]
+    return [(picture, points, identity, turn) for picture, points, turn in shots]
 
 
 def _turn_photo(number, path, seed, views):
@@ -253,7 +306,25 @@ def _turn_photo(number, path, seed, views):
         return []
     shared, (frame,) = fit_frames(model, [image], [detector.landmarks(image, faces[0].box)], settings=PHOTO)
     laid, rng = relief(model, image, shared, frame), np.random.default_rng([seed, number, 1])
-    return [(*turned(laid, rng, still=k == 0), None) for k in range(views)]
+    return [(*turned(laid, rng, still=k == 0), None, None) for k in range(views)]
+
+
+def state_in(path, model):
+    """A network's state from the file of `write`, to go on from.
+
+    Raises
+    ------
+    InputError : when it is none, or one of another network
+    """
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        network = DenseLandmarkNetwork(len(model.dense_landmarks), model.identity_count)
+        lacking = network.load_state_dict(state, strict=False).missing_keys
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path}: no weights of texgan.train_landmarks for this model; leave --start away") from error
+    if any(not name.startswith("turn.") for name in lacking):
+        raise InputError(f"{path}: lacks parts of the network; leave --start away")
+    return state
 
 
 def pictures_in(folder):
@@ -263,7 +334,7 @@ def pictures_in(folder):
     ------
     InputError : when there are none
     """
-    out = [p for p in sorted(Path(folder).iterdir()) if p.suffix.lower() in PICTURES
+    out = [p for p in sorted(Path(folder).iterdir()) if p.suffix.lower() in SUFFIXES
            and not p.name.startswith((*TEST, *VALIDATION))] if Path(folder).is_dir() else []
     if not out:
         raise InputError(f"{folder}: no folder with pictures (.jpg, .png, .webp)")
@@ -271,7 +342,12 @@ def pictures_in(folder):
 
 
 def draw(photos, skins, ict_path, scenes, people, poses, views, seed, workers=None):
-    """Draws all examples: (rendered, turned), lists of (picture, points, identity or None)."""
+    """Draws all examples: (rendered, turned), lists of (picture, points, identity or None, turn or None).
+
+    Raises
+    ------
+    InputError : when no photo shows a face
+    """
     with worker_pool(workers, _prepare, (ict_path, skins, scenes)) as pool:
         jobs = [pool.submit(_draw_person, k, seed, poses) for k in range(people)]
         jobs += [pool.submit(_turn_photo, k, path, seed, views) for k, path in enumerate(photos)]
@@ -281,15 +357,44 @@ def draw(photos, skins, ict_path, scenes, people, poses, views, seed, workers=No
                 out.append(job.result())
                 bar.update()
     flat = lambda parts: [example for part in parts for example in part]
-    return flat(out[:people]), flat(out[people:])
+    shots, seen = flat(out[:people]), flat(out[people:])
+    if not seen:
+        raise InputError(f"{photos[0].parent}: no face found in any of {len(photos)} photos; give photos of faces")
+    return shots, seen
 
 
-def write(path, network, identity_sigma, model, photos, people, seed):
+def keep(path, shots, views):
+    """Writes Examples, rendered and turned, as an .npz that `kept` reads; beside it first."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        np.savez(file, **{f"{kind}_{f.name}": getattr(examples, f.name).numpy()
+                          for kind, examples in (("rendered", shots), ("turned", views)) for f in fields(Examples)})
+    os.replace(beside, path)
+
+
+def kept(path):
+    """Examples, rendered and turned, from a file of `keep`.
+
+    Raises
+    ------
+    InputError : when it is none
+    """
+    try:
+        with np.load(path) as file:
+            return tuple(Examples(*(torch.from_numpy(file[f"{kind}_{f.name}"]) for f in fields(Examples)))
+                         for kind in ("rendered", "turned"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: no examples of texgan.train_landmarks; delete it to have some drawn") from error
+
+
+def write(path, network, identity_sigma, turn_sigma, model, photos, people, seed):
     """Writes what ships: half precision, with how the network is built and what it was trained on.
 
     identity_sigma : (n_id,) float, how far its guesses at the coefficients of `model` are off
+    turn_sigma : float, radians, how far its guesses at the turn are off about each axis
     """
-    tensors = {**half_precision(network), "identity_sigma": torch.as_tensor(identity_sigma).float()}
+    tensors = {**half_precision(network), "identity_sigma": torch.as_tensor(identity_sigma).float(),
+               "turn_sigma": torch.tensor(float(turn_sigma))}
     write_tensors(path, tensors, {
         "format": "1", "settings": json.dumps(network.settings), "identity_hash": model.identity_hash,
         "seed": str(seed), "rendered_people": str(people),
@@ -303,11 +408,13 @@ def main(argv=None):
     parser.add_argument("--skins", type=Path, required=True, metavar="DATASET", help="of photos (texgan.extract)")
     parser.add_argument("--ict", type=Path, required=True, metavar="PATH", help="folder or .npz of ICT-FaceKit")
     parser.add_argument("--scenes", type=Path, help="folder of pictures for backgrounds")
+    parser.add_argument("--examples", type=Path, metavar="FILE.npz", help="keep what is drawn there, or take it")
+    parser.add_argument("--start", type=Path, metavar="FILE.safetensors", help="go on from these weights")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.safetensors")
-    parser.add_argument("--people", type=int, default=1800, help="rendered ones")
-    parser.add_argument("--poses", type=int, default=9, help="of each rendered person")
+    parser.add_argument("--people", type=int, default=6000, help="rendered ones")
+    parser.add_argument("--poses", type=int, default=5, help="of each rendered person")
     parser.add_argument("--views", type=int, default=60, help="of each photo")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     commands.add_verbose(parser)
@@ -317,19 +424,28 @@ def main(argv=None):
             raise InputError(f"--{name}: give 1 or more")
     if args.people < 2:
         raise InputError("--people: give 2 or more; the last are held out")
-    commands.check_writable(args.out)
+    for path in filter(None, (args.out, args.examples)):
+        commands.check_writable(path)
     photos, skins = [p for folder in args.photos for p in pictures_in(folder)], skins_of(args.skins)
     scenes = pictures_in(args.scenes) if args.scenes else []
     model = load_model()
+    start = state_in(args.start, model) if args.start else None
     load_stage(args.ict, model)                                       # says what is wrong before any work is done
-    shots, views = draw(photos, skins, args.ict, scenes, args.people, args.poses, args.views, args.seed, args.workers)
+    if args.examples and args.examples.is_file():
+        shots, views = kept(args.examples)
+    else:
+        drawn = draw(photos, skins, args.ict, scenes, args.people, args.poses, args.views, args.seed, args.workers)
+        shots, views = (Examples.of(part, model.identity_count) for part in drawn)
+        del drawn
+        if args.examples:
+            keep(args.examples, shots, views)
     held = min(HELD_OUT, args.people // 2) * args.poses
     print(f"{len(shots) - held} rendered and {len(views)} turned pictures; {held} rendered ones held out", flush=True)
-    kept = lambda drawn: Examples(drawn, model.identity_count) if drawn else None
-    held_out = kept(shots[-held:])
-    network = train(kept(shots[:-held]), kept(views), args.steps, args.seed, held_out)
-    sigma = errors(network, held_out)[1].pow(2).mean(dim=0).sqrt().clamp(max=1)
-    write(args.out, network, sigma, model, photos, args.people, args.seed)
+    shots, held_out = shots[:-held], shots[-held:]
+    network = train(shots, views, args.steps, args.seed, held_out, start=start)
+    _, heads, turns = errors(network, held_out)
+    write(args.out, network, heads.pow(2).mean(dim=0).sqrt().clamp(max=1), turns.pow(2).mean().sqrt(), model, photos,
+          args.people, args.seed)
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 
