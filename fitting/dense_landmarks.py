@@ -60,6 +60,10 @@ class DenseLandmarks:
     sigma: np.ndarray
     guess: Guess | None = None
 
+    def guess_for(self, model):
+        """The guess, or None where there is none or it is meant for another MorphableModel."""
+        return self.guess if self.guess and self.guess.identity_hash == model.identity_hash else None
+
 
 class _Block(nn.Module):
     """Two 3 x 3 convolutions with a shortcut (K. He et al., 2016, doi:10.1109/CVPR.2016.90)."""

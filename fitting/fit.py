@@ -68,8 +68,8 @@ def told(model, settings, dense):
     if not dense:
         return settings
     settings = replace(settings, w_landmark=DENSE_GAIN * settings.w_landmark)
-    guesses = [d.guess for d in dense if d.guess is not None]
-    if not guesses or guesses[0].identity_hash != model.identity_hash:
+    guesses = [guess for d in dense if (guess := d.guess_for(model))]
+    if not guesses:
         return settings
     return replace(settings, identity_mean=np.mean([g.mean for g in guesses], axis=0),
                    identity_sigma=guesses[0].sigma)

@@ -82,6 +82,6 @@ def make_view(model, image, landmarks, eye_pixels, principal_point=None, dense=N
         matrix = np.array([[scale, 0, shift], [0, scale, shift]])
         crop = cv2.warpAffine(crop, matrix, (int(size_out[0]), int(size_out[1])), flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE)
-    guess = dense.guess if dense and dense.guess and dense.guess.identity_hash == model.identity_hash else None
+    guess = dense and dense.guess_for(model)
     return View(crop, float(scale), low.astype(float), np.asarray(principal_point, float),
                 make_marks(model, landmarks, dense), guess and guess.pose)

@@ -30,7 +30,7 @@ def _features(vertices, normals, jaw, blinks):
 
 
 def laid_over(raw, guide):
-    """The embedded model's surface laid over another head: facemodel.readers.transfer.Laid.
+    """The embedded model's surface laid over another head: facemodel.readers.transfer.Registration.
 
     raw : RawModel, ICT-FaceKit; guide : MorphableModel, the embedded model
     """
