@@ -5,7 +5,9 @@ goes, shine is dimmed, and the two halves of a face are as bright as each other.
 every skin, the more the darker it is: in ratios, the spread about the median colour halves while brightness grows by
 e^0.5, among the 63 people of the London set, and in none of them is it half as large again. More than that is light of
 several colours and is drawn together; so is a dark skin's on a paler head, since compositing.tone gives a face the
-source's tone by a factor, which leaves ratios as they are: orange lids and a grey brow.
+source's tone by a factor, which leaves ratios as they are: orange lids and a grey brow. Light and dark go the same way:
+what of a skin is lighter or darker than on the mean face is so the more the darker the skin is, and on a paler head
+would be blotches.
 """
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from fitting.texture import albedo_texture, fill, region_texture, skin_weight, w
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
 STRAND = 0.014               # half a strand's width at most, of the chart's side
 STRAND_DEPTH = 0.05, 0.12    # by how much strands are darker: near other hair, and anywhere
+UNEVEN = 0.06                # how deep nine in ten dips as narrow as strands are, in most skin between brows and mouth
 NEAR_HAIR = 0.06             # of the chart's side
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
@@ -28,7 +31,12 @@ MATT, SHINIEST = 1.15, 1.45  # likewise: what is left alone, and the brightest t
 HALVES_WIDTH = 0.03          # of the chart's side: what is finer than that may differ between a face's halves
 HALVES_DIFFER = 0.015        # of log colour, as may what is less
 SPREAD, SLOPE = 0.0415, -1.4             # of a skin's colour, fitted to the set, see usual_spread
+FAR = 2.5                    # spreads: colours that are drawn together end up no further out
 MOST = 1.5                   # times that is the most that a skin has
+LIGHT_SLOPE = -1.55          # of how far a skin's log luminance is from the mean face's, likewise: .056 at -.4
+FINE = 0.5                   # share of that with which pores and lines are evened
+MARK = 0.3                   # of log luminance: what is further from the mean face's is a beard or a mole, and stays
+LIPS_VARY, LIPS_SLOPE = 0.103, -0.54     # of lips' log luminance, fitted to the set likewise
 SURE = 0.1                   # by how much the source has to be brighter for all of it to be done
 PORES = 1 / 128              # of the chart's side: what is finer is no skin's colour
 
@@ -37,8 +45,9 @@ def without_hair(model, texture, atlas):
     """A neutral texture whose forehead is bare: hair that falls into it would stay on another head's forehead.
 
     Above the brows what is much darker than the face's skin counts as hair, as do narrow upright strands that are
-    darker than what lies beside them (folds lie across), and their surroundings for the light they take. It is filled
-    like what the photo does not show.
+    darker than what lies beside them (folds lie across), and their surroundings for the light they take. How much
+    darker is measured by how uneven the skin is below the brows: dark skin that shines is twice as uneven as pale
+    skin. Dots are no hair. What is hair is filled like what the photo does not show.
 
     Parameters
     ----------
@@ -50,17 +59,21 @@ def without_hair(model, texture, atlas):
     fitting.lift.Texture, validity 0 where hair was
     """
     forehead, skin = above_brows(model, atlas), skin_weight(model, atlas)
-    luminance = texture.rgb.mean(axis=2)
-    reference = luminance[(texture.validity * skin > 0.5) & (forehead < 0.1)]
+    luminance, seen = texture.rgb.mean(axis=2), texture.validity > 0.5
+    reference = luminance[seen & (skin > 0.5) & (forehead < 0.1)]
     if not reference.size:
         return texture
     step = atlas.size / 1024
     soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
     across = np.ones((1, 2 * round(STRAND * atlas.size) + 1), np.uint8)
     depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across)
+    below = seen & (_between(model, atlas) > 0.5)
+    uneven = max(1.0, np.quantile(depth[below], 0.9) / UNEVEN) if below.any() else 1.0
     disc = lambda radius: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
-    sure = (((soft < HAIR) | (depth > STRAND_DEPTH[1])) & (forehead > 0.5)).astype(np.float32)
-    maybe = (cv2.dilate(sure, disc(NEAR_HAIR)) > 0) & (depth > STRAND_DEPTH[0]) & (forehead > 0.5)
+    sure = ((soft < HAIR ** uneven) | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
+    _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
+    sure = (sure & (found[label, cv2.CC_STAT_AREA] >= (STRAND * atlas.size) ** 2)).astype(np.float32)
+    maybe = (cv2.dilate(sure, disc(NEAR_HAIR)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
     hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, disc(2 * HAIR_MARGIN))
     hair = cv2.dilate(hair, disc(HAIR_MARGIN))
     hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * forehead
@@ -77,6 +90,13 @@ def above_brows(model, atlas):
     top = model.mean[brows, 1].min() - BROW_MARGIN              # y is down
     weight = model.regions["face"] * np.clip((top - model.mean[:, 1]) / 4, 0, 1) * (model.regions["eyebrows"] < 0.05)
     return weight_texture(model, weight, atlas)
+
+
+def _between(model, atlas):
+    """Skin between brows and mouth, where hardly anyone has hair: (S, S) float32 in [0, 1]."""
+    nose, brows = model.mean[model.landmarks[33], 1], model.mean[model.regions["eyebrows"] > 0.5, 1].max()
+    inside = (model.mean[:, 1] > brows) & (model.mean[:, 1] < nose)
+    return weight_texture(model, inside.astype(np.float32), atlas) * skin_weight(model, atlas)
 
 
 def without_shine(model, texture, atlas):
@@ -162,7 +182,7 @@ def evenly_coloured(model, texture, atlas):
 
 
 def suited_to(model, texture, source):
-    """A target's neutral texture with colours as alike as on a skin of the source's brightness, if that is paler.
+    """A target's neutral texture as even in colour and brightness as a skin of the source's tone, if that is paler.
 
     Parameters
     ----------
@@ -177,8 +197,12 @@ def suited_to(model, texture, source):
     other = skin_colour(source, skin_weight(model, build_atlas(model, len(source.rgb))))
     if own is None or other is None:
         return texture
-    share = np.clip((other[0] - own[0]) / SURE, 0, 1)
-    return _drawn_together(model, texture, atlas, own[1], own[1] + share * (usual_spread(other[0]) - own[1]))
+    share = float(np.clip((other[0] - own[0]) / SURE, 0, 1))
+    if share == 0:
+        return texture
+    texture = _drawn_together(model, texture, atlas, own[1], own[1] + share * (usual_spread(other[0]) - own[1]))
+    fade = share * (1 - np.exp(LIGHT_SLOPE * (other[0] - own[0])))
+    return _evened(model, texture, atlas, fade, share, LIPS_VARY * np.exp(LIPS_SLOPE * (other[0] + 0.4)))
 
 
 def _drawn_together(model, texture, atlas, spread, wanted):
@@ -193,9 +217,36 @@ def _drawn_together(model, texture, atlas, spread, wanted):
         if not inside.any():
             continue
         middle = np.median(tint[inside], axis=0)
-        log = log - np.float32(1 - wanted / spread) * part[..., None] * (tint - (middle - middle.mean()))
+        away = tint - (middle - middle.mean())
+        far = np.linalg.norm(away, axis=2, keepdims=True) / (spread * FAR)
+        nearer = wanted / spread * np.tanh(far) / np.maximum(far, 1e-6)
+        log = log - part[..., None] * (1 - nearer) * away
     rgb = np.where(face[..., None] > 0, np.exp(log), texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
+
+
+def _evened(model, texture, atlas, fade, share, lips_usual):
+    """A texture whose skin is nearer to the mean face in what is light and what is dark, by `fade` of the way.
+
+    Marks stay, and by FINE what is dark and finer than PORES: without it a face looks retouched. Lips that vary by more
+    than is usual come as near to that as `share` says.
+    """
+    skin, lips = skin_weight(model, atlas), region_texture(model, "lips", atlas) * region_texture(model, "face", atlas)
+    lips = lips * (1 - region_texture(model, "mouth_interior", atlas))
+    log = _log(texture.rgb).mean(axis=2)
+    away = log - _log(albedo_texture(model, None, atlas)).mean(axis=2)
+    blur = lambda a: cv2.GaussianBlur(a, (0, 0), PORES * atlas.size)
+    broad = lambda a, inside: blur(a * inside) / np.maximum(blur(inside), 1e-3)
+    gain = np.zeros_like(log)
+    if (seen := texture.validity * skin > 0.5).any():
+        off = MARK * np.tanh((away - np.median(away[seen])) / MARK)
+        off += (FINE - 1) * np.minimum(off - broad(off, skin), 0)
+        brows = region_texture(model, "eyebrows", atlas)                  # of which only what is light is skin
+        gain -= fade * (np.minimum(2 * skin, 1) * off + (1 - np.minimum(2 * skin, 1)) * brows * np.maximum(off, 0))
+    if (seen := texture.validity * lips > 0.5).any():
+        off = broad(log, lips) - np.median(log[seen])
+        gain -= share * max(0.0, 1 - lips_usual / max(float(off[seen].std()), 1e-6)) * lips * off
+    return Texture((texture.rgb * np.exp(gain)[..., None]).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
 
 def _log(rgb):

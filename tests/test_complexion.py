@@ -5,6 +5,8 @@ import pytest
 
 from compositing.complexion import (
     HALVES_DIFFER,
+    LIGHT_SLOPE,
+    MARK,
     MOST,
     above_brows,
     evenly_coloured,
@@ -17,7 +19,7 @@ from compositing.complexion import (
 )
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
-from fitting.texture import region_texture, skin_weight
+from fitting.texture import albedo_texture, region_texture, skin_weight
 
 SIZE, LARGE = 256, 512
 
@@ -49,20 +51,49 @@ def test_a_dark_skin_s_colours_become_as_even_as_a_pale_one_s(model, skin):
     out = suited_to(model, dark, pale)
     usual = usual_spread(skin_colour(pale, skin)[0])
     assert skin_colour(out, skin)[1] == pytest.approx(usual, rel=0.1)          # it fades where the face ends
-    light = lambda texture: np.log(texture.rgb).mean(axis=2)
-    np.testing.assert_allclose(light(out), light(dark), atol=2e-3)            # what is light and dark stays
     regions = build_atlas(model, SIZE)
     for name in ("eyes", "mouth_interior"):
         inside = region_texture(model, name, regions) > 0.999
         np.testing.assert_allclose(out.rgb[inside], dark.rgb[inside], rtol=1e-3)
 
 
+def test_a_dark_skin_is_as_even_as_the_paler_head_s(model, skin):
+    """What is lighter or darker than on the mean face fades by the law's ratio, a beard no more than by MARK."""
+    atlas, rng = build_atlas(model, SIZE), np.random.default_rng(0)
+    seen, mean = np.ones((SIZE, SIZE), np.float32), albedo_texture(model, None, atlas)
+    level = lambda brightness: np.exp(brightness - np.log(np.maximum(mean, 0.02))[skin > 0.5].mean())
+    blotches = cv2.GaussianBlur(rng.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), 6)
+    blotches *= 0.08 / blotches.std()
+    dark = Texture(np.float32(mean * level(-0.8) * np.exp(blotches)[..., None]), seen)
+    pale = Texture(np.float32(mean * level(-0.4)), seen)
+    inner = cv2.erode((skin > 0.99).astype(np.uint8), np.ones((9, 9))) > 0
+    away = lambda t: (np.log(t.rgb) - np.log(mean)).mean(axis=2)[inner]
+    ratio = np.polyfit(away(dark), away(suited_to(model, dark, pale)), 1)[0]
+    gap = skin_colour(pale, skin)[0] - skin_colour(dark, skin)[0]
+    assert ratio == pytest.approx(np.exp(LIGHT_SLOPE * gap), abs=0.05)
+    rows, columns = np.nonzero(inner)
+    beard = np.s_[rows.max() - 40:rows.max() - 20, columns.min():columns.max()]
+    bearded = dark.rgb.copy()
+    bearded[beard] *= 0.2
+    change = np.log(suited_to(model, Texture(bearded, seen), pale).rgb) - np.log(bearded)
+    assert np.abs(change[beard][inner[beard]]).max() < 1.5 * MARK
+
+
+def test_pink_lips_of_a_dark_skin_are_no_brighter_than_lips_are(model):
+    atlas = build_atlas(model, SIZE)
+    lips = region_texture(model, "lips", atlas) * region_texture(model, "face", atlas)
+    dark, pale = person(-0.8, 0.05), person(-0.3, 0.04)
+    lower = (np.arange(SIZE) > np.average(np.arange(SIZE), weights=lips.sum(axis=1)))[:, None]
+    dark.rgb[(lips > 0.3) & lower] *= 1.8
+    varies = lambda t: np.log(t.rgb[lips > 0.9]).mean(axis=1).std()
+    assert varies(dark) > 0.25
+    assert varies(suited_to(model, dark, pale)) < 0.6 * varies(dark)
+
+
 def test_others_are_left_alone(model):
-    """A paler target, one as even as the source's tone asks for, and sources that show nothing."""
+    """A paler target, and sources that show nothing."""
     dark, pale = person(-0.7, 0.1), person(-0.3, 0.04)
     assert suited_to(model, pale, dark) is pale
-    even = person(-0.5, 0.01)
-    assert suited_to(model, even, pale) is even
     unseen = Texture(pale.rgb, np.zeros((SIZE, SIZE), np.float32))
     assert suited_to(model, dark, unseen) is dark and suited_to(model, unseen, pale) is unseen
 
@@ -132,6 +163,21 @@ def test_a_bare_forehead_with_folds_is_left_alone(model, chart):
         rgb[row:row + 4, columns.min():columns.max()] *= 0.8
     folded = Texture(rgb, clean.validity)
     assert without_hair(model, folded, chart) is folded
+
+
+def test_dark_skin_that_shines_is_no_hair(model, chart):
+    """Mottled all over, as much on the cheeks as on the forehead; a black fringe on it is hair still."""
+    clean, forehead = drawn(model, 0.3), above_brows(model, chart) > 0.9
+    noise = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(LARGE, LARGE)).astype(np.float32), (0, 0), 3)
+    mottled = Texture(clean.rgb * np.exp(0.07 * noise / noise.std())[..., None], clean.validity)
+    out = without_hair(model, mottled, chart)
+    assert (out.validity[forehead] < 0.5).mean() < 0.02
+    rows, columns = np.nonzero(forehead)
+    fringe = np.s_[rows.min():rows.min() + 25, int(columns.mean()) - 50:int(columns.mean()) + 50]
+    rgb = mottled.rgb.copy()
+    rgb[fringe] *= 0.25
+    out = without_hair(model, Texture(rgb, clean.validity), chart)
+    assert out.validity[fringe][forehead[fringe]].mean() < 0.1
 
 
 def test_shine_is_taken_off_and_is_white(model, chart):

@@ -19,7 +19,18 @@ from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
 from tests import synthetic
 from tests.test_rendered import ICT, needs_ict
-from texgan.headshots import STORED, bind, framed, identity_of, relief, rendered, turned
+from texgan.headshots import (
+    BENEATH,
+    BROWS,
+    STORED,
+    bind,
+    framed,
+    identity_of,
+    relief,
+    rendered,
+    turned,
+    with_brows_placed,
+)
 from texgan.rendered import FACE_CENTRE, draw_actor
 from texgan.stage import load_stage
 from texgan.train_landmarks import Examples, augmented, plain, train, write
@@ -117,6 +128,38 @@ def test_rendered_points_are_where_a_detector_sees_them(stage, binding, model):
             marks = detector.landmarks(large, faces[0].box)
             errors.append(np.linalg.norm(marks[31:] - 2 * points[14:51], axis=1).mean() / eye_distance(marks))
     assert len(errors) >= 3 and np.median(errors) < 0.08
+
+
+def brows_on(stage, binding, by=0.0):
+    """A skin (256, 256, 3) with brows drawn along their landmarks, moved outwards by texels."""
+    skin = np.full((256, 256, 3), [0.75, 0.55, 0.45], np.float32)
+    at = np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles]) * [256, -256] + [0, 256]
+    for half, way in ((at[:5], -by), (at[5:10], by)):
+        line = np.round(8 * (half + [way, 0])).astype(np.int32)
+        cv2.polylines(skin, [line], False, (0.12, 0.08, 0.06), 4, cv2.LINE_AA, 3)
+    return skin
+
+
+@needs_ict
+def test_brows_that_lie_too_far_out_are_brought_to_their_landmarks(stage, binding):
+    detector, true, out = FaceDetector(), brows_on(stage, binding), brows_on(stage, binding, 6.0)
+    placed = with_brows_placed(stage, binding, out, detector)
+    dark = lambda skin: cv2.GaussianBlur((skin.mean(axis=2) < 0.35).astype(np.float32), (0, 0), 1)
+    overlap = lambda a, b: np.minimum(dark(a), dark(b)).sum() / np.maximum(dark(a), dark(b)).sum()
+    assert overlap(placed, true) > overlap(out, true) + 0.15
+    at = np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles]) * [256, -256] + [0, 256]
+    for x, y in np.round(at[BENEATH]).astype(int):                   # lids and nose stay
+        np.testing.assert_allclose(placed[y, x], out[y, x], atol=0.02)
+    assert (placed[-60:] == out[-60:]).mean() > 0.99 and np.abs(at[BROWS]).max() < 256
+
+
+@needs_ict
+def test_a_skin_without_a_face_keeps_its_brows(stage, binding):
+    class Blind:
+        detect = staticmethod(lambda _: [])
+
+    skin = brows_on(stage, binding)
+    assert with_brows_placed(stage, binding, skin, Blind()) is skin
 
 
 @needs_ict

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from scipy.interpolate import RBFInterpolator
 
 from facemodel.camera import aimed, project, rotation_matrix, to_camera
 from facemodel.light import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
 from fitting.dense_landmarks import SIZE as SEEN
 from fitting.dense_landmarks import cut, middle, placement, uprighting
+from texgan.actors import draw_actor
 from texgan.lighting import FACE_HEIGHT, SIZE, draw_setup
 from texgan.rendered import SCRIPT, photograph
 from texgan.stage import SKIN
@@ -25,13 +27,16 @@ STORED = 176                     # pixels per side that are kept of a picture; t
 DRAWN = 288                      # pixels per side of a rendering, which is cut from
 YAW, PITCH, ROLL = 40.0, 11.0, 10.0      # degrees: largest turn aside; usual turns up or down, and to the shoulder
 PITCH_MOST = 28.0
-FOCAL = (500.0, 2600.0)          # pixels, of a picture of texgan.lighting.SIZE
+FOCAL = (420.0, 2600.0)          # pixels, of a picture of texgan.lighting.SIZE
 SHARE = (0.42, 0.56)             # of the picture's height that the face takes
 OUTSIDE = 40.0                   # mm that not lying on the chart's point counts, when a triangle is looked for
 INNER = 0.6                      # of texgan.stage.Stage.inner: triangles further in are no skin
 SLIDING, MISFIT = 0.1, 0.5       # weight of distances along the surface over those off it; usual misfit of heads, mm
+BROWS, BENEATH = slice(0, 10), slice(10, 31)    # of the dense landmarks; nose and lids hold what is below the brows
+GLANCES = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))      # degrees of yaw and pitch at which brows are looked for
+ROUNDS = 3                       # of looking and moving
 WORK, AROUND = 520, 2.2          # pixels of the square that a photo is turned in, and its side over the network's
-STEP = 3                         # pixels between the points of a photo's relief
+STEP = 3                         # pixels between the points of a photo's relief, texels between those of a way
 FADE = 60.0                      # pixels over which depth fades to the head's middle, off the face
 
 
@@ -67,6 +72,62 @@ def bind(stage, model):
         triangles.append(skin[best])
         weights.append(within / within.sum())
     return Binding(np.array(triangles), np.array(weights))
+
+
+def with_brows_placed(stage, binding, skin, detector):
+    """A skin whose brows lie where the landmarks have them.
+
+    A fit of a photo holds to the shape of brows but little, so that their tails come to lie some 5 mm out on the chart
+    (a fifth of their length): a network that learned from such skins would take shorter brows for another head. They
+    are looked for on the mean head and moved with the skin around them, some times over, since what the detector sees
+    goes with them but half of the way; lids, nose and all that is far off stay.
+
+    Parameters
+    ----------
+    skin : (S, S, 3) float32, albedo in the embedded chart; detector : fitting.detection.FaceDetector
+
+    Returns
+    -------
+    (S, S, 3) float32; the skin itself where the detector sees no face
+    """
+    size = len(skin)
+    texels = lambda uv: uv * [size, -size] + [0, size]
+    known = texels(np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles]))
+    edge = np.linspace(0, size, 9)
+    rim = np.array([[x, y] for x in edge for y in edge if min(x, y) == 0 or max(x, y) == size])
+    fixed = np.concatenate([known[BENEATH], rim])
+    at = np.concatenate([known[BROWS], fixed])
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    grid = (np.mgrid[:size // STEP, :size // STEP] + 0.5)[::-1].reshape(2, -1).T * STEP       # the way is smooth
+    moved = lambda a, by: cv2.remap(a, x + by[..., 0], y + by[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    way, out = np.zeros((size, size, 2), np.float32), skin
+    for _ in range(ROUNDS):
+        seen = _brows_on_chart(stage, out, detector)
+        if seen is None:
+            return skin
+        away = np.concatenate([texels(seen) - known[BROWS], np.zeros_like(fixed)])
+        move = RBFInterpolator(at / size, away, kernel="thin_plate_spline")(grid / size)
+        move = cv2.resize(move.reshape(size // STEP, size // STEP, 2).astype(np.float32), (size, size))
+        way = move + moved(way, move)
+        out = moved(skin, way)
+    return out
+
+
+def _brows_on_chart(stage, skin, detector):
+    """Where on the chart brows are seen on the mean head in a skin: (10, 2), v up; None where no face is seen."""
+    rng, found = np.random.default_rng(0), []
+    actor = draw_actor(stage, rng, skin, sigma=0.0)
+    focal, centre = FOCAL[1], np.full(2, SIZE / 2)
+    away = np.array([0, 0, focal * FACE_HEIGHT / (SHARE[0] * SIZE)])
+    triangles = stage.triangles[stage.material == SKIN]
+    for yaw, pitch in np.radians(GLANCES):
+        rotation = rotation_matrix([pitch, 0, 0]) @ rotation_matrix([0, yaw, 0])
+        picture, camera = photograph(stage, actor, replace(draw_setup(rng), focal=focal), {}, rotation, away, rng)
+        for face in detector.detect(picture)[:1]:
+            raster = rasterize(project(camera, focal, centre), camera[:, 2], triangles, SIZE, SIZE)
+            x, y = np.floor(detector.landmarks(picture, face.box)[17:27]).astype(int).clip(0, SIZE - 1).T
+            found.append(interpolate(stage.uv, triangles, raster)[y, x])
+    return np.median(found, axis=0) if found else None
 
 
 def identity_of(model, points):

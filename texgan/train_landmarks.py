@@ -38,13 +38,13 @@ from fitting.progress import progress_bar
 from texgan.actors import draw_actor
 from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
-from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned
+from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned, with_brows_placed
 from texgan.perform import skins_of
 from texgan.rendered import FACE_CENTRE
 from texgan.split import TEST, VALIDATION
 from texgan.stage import load_stage
 
-IDENTITY_SIGMA, LARGEST_GAP = 0.95, 0.6          # for texgan.actors.draw_actor: heads may differ more than actors
+IDENTITY_SIGMA, LARGEST_GAP = 1.0, 0.6          # for texgan.actors.draw_actor: heads may differ more than actors
 BATCH, TURNED = 64, 0.38                         # examples of a step, and the share of turned photos among them
 RATE, RATE_AGAIN = 2e-3, 5e-4                    # highest learning rates, from scratch and from trained weights
 WARMING = 0.08                                   # share of the steps until it is reached
@@ -280,15 +280,24 @@ def _prepare(ict_path, skins, scenes):
     cv2.setNumThreads(1)
     model = load_model()
     stage = load_stage(ict_path, model)
-    _worker.update(model=model, stage=stage, binding=bind(stage, model), skins=skins,
-                   scenes=[read_image(path) for path in scenes])
+    _worker.update(model=model, stage=stage, binding=bind(stage, model), detector=FaceDetector(), skins=skins,
+                   worn={}, scenes=[read_image(path) for path in scenes])
+
+
+def _skin(path):
+    """A skin (SKIN, SKIN, 3) float32 of a data set, its brows in their place."""
+    worn = _worker["worn"]
+    if path not in worn:
+        skin = cv2.resize(decode(cv2.imread(str(path))[..., ::-1]), (SKIN, SKIN), interpolation=cv2.INTER_AREA)
+        worn[path] = with_brows_placed(_worker["stage"], _worker["binding"], skin, _worker["detector"])
+    return worn[path]
 
 
 def _draw_person(number, seed, poses):
     """Pictures of one rendered person."""
     rng = np.random.default_rng([seed, number])
     _, path, _ = _worker["skins"][rng.integers(len(_worker["skins"]))]
-    skin = cv2.resize(decode(cv2.imread(str(path))[..., ::-1]), (SKIN, SKIN), interpolation=cv2.INTER_AREA)
+    skin = _skin(path)
     if rng.random() < 0.5:
         skin = skin * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.05, 3))
     actor = draw_actor(_worker["stage"], rng, np.clip(skin, 0, 1), sigma=IDENTITY_SIGMA, largest_gap=LARGEST_GAP)
@@ -300,7 +309,7 @@ def _draw_person(number, seed, poses):
 
 def _turn_photo(number, path, seed, views):
     """Views of one photo; none when no face is found in it."""
-    image, detector, model = read_image(path), FaceDetector(), _worker["model"]
+    image, detector, model = read_image(path), _worker["detector"], _worker["model"]
     faces = detector.detect(image)
     if not faces:
         return []
