@@ -14,7 +14,7 @@ import cv2
 import numba
 import numpy as np
 
-from facemodel.errors import InputError
+from facemodel.files import whole
 
 VERSION = "0.1.0"
 PASSED_LIMIT = 0.10          # share of passed-through frames above which a run ends with INCOMPLETE
@@ -208,13 +208,5 @@ def write_whole(path, data):
     ------
     InputError : when the path can't be written
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-        os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror})") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as beside, beside.open("wb") as file:
+        file.writelines([data] if isinstance(data, bytes) else data)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from facemodel.errors import InputError
+from facemodel.files import whole
 
 EVERY = 250          # frames between the states that are kept of a track in the making
 
@@ -30,18 +31,12 @@ def save(path, tree):
     ------
     InputError : when the path can't be written
     """
-    path, arrays = Path(path), []
+    arrays = []
     skeleton = json.dumps(_taken_apart(tree, arrays))
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "wb") as f:
-            np.savez(f, skeleton=np.array(skeleton), **{f"a{i}": a for i, a in enumerate(arrays)})
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: can't be written ({error.strerror}); make room there") from error
+    with whole(path, "make room there") as beside, beside.open("wb") as f:
+        np.savez(f, skeleton=np.array(skeleton), **{f"a{i}": a for i, a in enumerate(arrays)})
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def load(path):

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -26,6 +26,7 @@ from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.device import backend_for
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
 from fitting import commands
 from fitting.images import read_image, to_uint8
@@ -233,17 +234,9 @@ def write_files(files):
     ------
     InputError : when one can't be written; then none is
     """
-    parts = {path: path.with_name(f".{path.name}.part") for path in files}
-    try:
+    with ExitStack() as stack:
         for path, data in files.items():
-            parts[path].write_bytes(data)
-        for path, part in parts.items():
-            os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o") from error
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+            stack.enter_context(whole(path)).write_bytes(data)
 
 
 def export(model, track, out, frame=None, neutral=False, image=None, size=1024, name="fit"):

@@ -21,6 +21,7 @@ import numpy as np
 import assets
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.morphable import load_model
 from facemodel.subdivision import catmull_clark
 from facemodel.workers import worker_pool
@@ -53,10 +54,8 @@ def store(path, mean, basis):
     """Writes albedo.npz: mean (V1, 3) float16 and basis (n, V1, 3) as int8 with a scale per component."""
     scale = np.abs(basis).max(axis=(1, 2)) / 127
     quantised = np.round(basis / scale[:, None, None]).astype(np.int8)
-    beside = path.with_name(f".{path.name}.part")
-    with open(beside, "wb") as f:
+    with whole(path) as beside, beside.open("wb") as f:
         np.savez_compressed(f, mean=mean.astype(np.float16), basis=quantised, scale=scale.astype(np.float32))
-    os.replace(beside, path)
 
 
 _worker = {}

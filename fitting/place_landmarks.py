@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from facemodel.build.landmarks import MIRROR, spread_vertices
 from facemodel.build.population import STIFFNESS, place_landmarks
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
 from facemodel.readers.transfer import register
 from fitting import commands
@@ -165,9 +165,8 @@ def main(argv=None):
     with np.load(geometry) as d:
         arrays = {**d, "landmarks": settled.landmarks, "contour_paths": settled.contour_paths,
                   "spread": spread_vertices(settled.mean, settled.landmarks, settled.regions)}
-    beside = out.with_suffix(".part.npz")
-    np.savez_compressed(beside, **arrays)
-    os.replace(beside, out)
+    with whole(out) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     before, after = mean(model), mean(settled)
     print(f"wrote {out}: {len(renders)} pictures; usual offset, jaw {before[:17].mean():.1f} -> "
           f"{after[:17].mean():.1f} mm, other points {before[17:].mean():.1f} -> {after[17:].mean():.1f} mm")

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 import zlib
 from dataclasses import MISSING, dataclass, field, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from facemodel.errors import InputError
+from facemodel.files import whole
 
 FORMAT_VERSION = 1
 STATUS = ("ok", "no_face", "lost", "low_confidence")
@@ -82,18 +82,8 @@ def save_track(track, path):
     ------
     InputError : when the path can't be written
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "wb") as f:
-            np.savez_compressed(f, **{x.name: getattr(track, x.name) for x in fields(track)})
-        os.replace(beside, path)
-    except KeyboardInterrupt:
-        beside.unlink(missing_ok=True)
-        raise
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: can't be written ({error.strerror}); choose another place with -o") from error
+    with whole(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **{x.name: getattr(track, x.name) for x in fields(track)})
 
 
 def load_track(path, model=None):

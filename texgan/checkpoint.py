@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from facemodel.errors import InputError
+from facemodel.files import whole
 from texgan.network import Generator, PatchDiscriminator
 from texgan.sampling import FEATURE_WEIGHT
 
@@ -89,9 +89,8 @@ def half_precision(network, prefix=""):
 
 def write_tensors(path, tensors, metadata):
     """Writes a safetensors file beside its place, then renames."""
-    beside = path.with_name(f".{path.name}.part")
-    save_file(tensors, beside, metadata)
-    os.replace(beside, path)
+    with whole(path) as beside:
+        save_file(tensors, beside, metadata)
 
 
 def read_metadata(path):

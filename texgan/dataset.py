@@ -24,6 +24,7 @@ import numpy as np
 
 from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
+from facemodel.files import whole
 from fitting.lift import BRIGHTEST
 
 FORMAT = 1
@@ -122,9 +123,8 @@ def write_picture(path, picture):
 
 
 def _write_json(path, content):
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(beside, path)
+    with whole(path, "make room there") as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read_info(folder):

@@ -44,6 +44,7 @@ import numpy as np
 from facemodel.atlas import build_atlas
 from facemodel.device import torch_device
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.morphable import load_model
 from fitting import commands
 from fitting.images import read_image
@@ -415,9 +416,8 @@ def main(argv=None):
             table["floor"] = noise_floor(clips, pick(twins) if finished(twins) else [], Masks.of(model))
             table["left_out_of_floor"] = lost
     table["left_out"] = wrong
-    beside = args.out.with_name(f".{args.out.name}.part")
-    beside.write_text(json.dumps(table, indent=1) + "\n")
-    os.replace(beside, args.out)
+    with whole(args.out) as beside:
+        beside.write_text(json.dumps(table, indent=1) + "\n")
     print_table(table)
     print(f"wrote {args.out}")
     return 3 if wrong else 0

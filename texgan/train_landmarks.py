@@ -27,6 +27,7 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
 from facemodel.workers import worker_pool
 from fitting import commands
@@ -373,12 +374,10 @@ def draw(photos, skins, ict_path, scenes, people, poses, views, seed, workers=No
 
 
 def keep(path, shots, views):
-    """Writes Examples, rendered and turned, as an .npz that `kept` reads; beside it first."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
+    """Writes Examples, rendered and turned, as an .npz that `kept` reads."""
+    with whole(path, "choose another place with --examples") as beside, beside.open("wb") as file:
         np.savez(file, **{f"{kind}_{f.name}": getattr(examples, f.name).numpy()
                           for kind, examples in (("rendered", shots), ("turned", views)) for f in fields(Examples)})
-    os.replace(beside, path)
 
 
 def kept(path):

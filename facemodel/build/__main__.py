@@ -6,13 +6,13 @@ The albedo beside it (`albedo.npz`) is learned from photographs:  python -m fitt
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 
 from facemodel.build import chart, landmarks, makehuman, regions, statistics, surface
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.subdivision import subdivide
 
 LEVELS = 2
@@ -96,9 +96,8 @@ def main(argv=None):
     except InputError as error:
         raise SystemExit(f"facemodel.build: {error}") from None
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    beside = args.out.with_suffix(".part.npz")
-    np.savez_compressed(beside, **arrays)
-    os.replace(beside, args.out)
+    with whole(args.out) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -12,7 +12,6 @@ expressions stay MakeHuman's; so does a share of the spread, for heads that the 
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from facemodel.build.__main__ import DEFAULT_OUT
 from facemodel.errors import InputError
+from facemodel.files import whole
 from facemodel.light import vertex_normals
 from facemodel.morphable import FLIP, load_model
 from facemodel.readers.transfer import register
@@ -165,9 +165,8 @@ def main(argv=None):
     arrays["expression_basis"] = (arrays["expression_basis"].astype(np.float32) @ rotation.T).astype(np.float16)
     arrays["population"] = f"{args.draws} heads of {model.name}, seed {args.seed}"
     out = args.out or args.guide
-    beside = out.with_suffix(".part.npz")
-    np.savez_compressed(beside, **arrays)
-    os.replace(beside, out)
+    with whole(out) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
