@@ -124,7 +124,8 @@ def without_shine(model, texture, atlas):
         return texture
     dimmed = MATT + (ratio - MATT) * (SHINIEST - MATT) / (most - MATT)
     much = min(1.0, (most - SHINY[0]) / (SHINY[1] - SHINY[0]))
-    gain = np.where(ratio > MATT, dimmed / np.maximum(ratio, MATT), 1) ** (skin * np.float32(much))
+    cover = np.minimum(skin + region_texture(model, "eyebrows", atlas), 1)          # skin shines between hairs, too
+    gain = np.where(ratio > MATT, dimmed / np.maximum(ratio, MATT), 1) ** (cover * np.float32(much))
     shine = luminance * (1 - gain)                              # as white as the light, whatever the skin's colour
     return Texture(np.maximum(texture.rgb - shine[..., None], 0.5 * texture.rgb).astype(np.float32), texture.validity)
 

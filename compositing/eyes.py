@@ -6,7 +6,8 @@ under the iris. In every frame both are drawn anew on the eyeball, where the sou
 narrow cut an iris off and do not flatten it.
 
 Where a source that mostly shows its irises shows none, its eyes are closed, whatever its landmarks say: those of a
-detector stay open behind glasses. The target's are closed then.
+detector stay open behind glasses. The target's are closed then. A single eye is closed if its landmarks are nearer to
+each other, too: a detector sees the winking eye half open.
 
 How eyes sit in a fitted face differs from person to person by some degrees. What is carried over is therefore the turn
 from how the source mostly looks to how the photo does; only what is too large for an error of the fit, a photo or a
@@ -59,6 +60,7 @@ FAINT = 0.1                  # evidence of an iris up to which an eye stays as t
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
 GONE = 0.1, 0.2              # evidence of irises up to which eyes are closed, and from which on they are open
 OPEN = 0.45                  # that open eyes show, mostly, if that is to be so
+NARROWER = 0.7, 0.85         # of the other eye's gap: up to this an eye without an iris winks, from that on it does not
 SHUTS, AJAR = 0.7, 0.02      # share of that which is followed at once, and what is left of it at last
 PARTS = 0.2                  # share of a change of the two eyes against each other that is followed at once
 
@@ -111,7 +113,7 @@ class EyeRedrawer:
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._turn, self._plain, self._shut = None, 1.0, 0.0
+        self._turn, self._plain, self._shut = None, 1.0, np.zeros(2)
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
@@ -149,20 +151,29 @@ class EyeRedrawer:
         track = self._track
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
         read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
-        given = [evidence for _, evidence in read]
-        if None not in given:                                       # a reflection is in one eye, a gaze in both
-            given = [min(evidence, other + ALONE) for evidence, other in zip(given, given[::-1])]
+        given, winks = [evidence for _, evidence in read], np.zeros(2)
+        if None not in given:
+            winks = _winking(given, [chart.gap(shape) for chart in self._charts])
+            if not winks.any():                                     # a reflection is in one eye, a gaze in both
+                given = [min(evidence, other + ALONE) for evidence, other in zip(given, given[::-1])]
         seen = [evidence for evidence in given if evidence is not None]
         if seen:
-            plain, gone = float(ramp(max(seen), FAINT, PLAIN)), self._blinks * float(ramp(max(seen), *GONE[::-1]))
+            plain, gone = float(ramp(max(seen), FAINT, PLAIN)), float(ramp(max(seen), *GONE[::-1]))
+            gone = self._blinks * np.maximum(gone, winks)
             first = self._turn is None
             self._plain = plain if first else min(plain, self._plain + RISES)       # lids fall fast
             self._shut = gone if first else self._shut + SHUTS * (gone - self._shut)
-            self._shut *= self._shut > AJAR
+            self._shut = self._shut * (self._shut > AJAR)
         trust = np.array([max((evidence or 0) - PLAIN, 0) for evidence in given])
         before = np.zeros((2, 2)) if self._turn is None else self._turn
         turns = np.array([gaze for gaze, _ in read]) - self._rest
         self._turn = before if not trust.any() else _followed(self._turn, turns, trust)
+
+
+def _winking(given, gaps):
+    """How far each eye winks, (2,) in [0, 1], by the evidence of irises (2,) and the gaps (2,) between the lids, mm."""
+    return np.array([ramp(given[k], *GONE[::-1]) * ramp(gaps[k] / max(gaps[1 - k], 1e-3), *NARROWER[::-1])
+                     * (given[1 - k] > PLAIN) for k in (0, 1)])
 
 
 def _followed(before, turns, trust):

@@ -62,18 +62,18 @@ def closed_further(model, identity, expression, share):
     Parameters
     ----------
     identity, expression : (n_id,), (n_exp,)
-    share : float in [0, 1], 1 closes them
+    share : float in [0, 1], or (2,) of each eye, 1 closes them
 
     Returns
     -------
     (n_exp,) float32; `expression` itself where the model has no blinks or share is 0
     """
-    names = list(model.expression_names)
-    if share == 0 or not set(BLINKS) <= set(names):
+    names, share = list(model.expression_names), np.broadcast_to(share, 2)
+    if not share.any() or not set(BLINKS) <= set(names):
         return expression
     out, gaps = np.array(expression, np.float64), lid_gaps(model, identity, expression[None])
     for eye, name in enumerate(BLINKS):
-        k, missing = names.index(name), share * max(gaps[0, eye] - SHUT_HERE, 0)
+        k, missing = names.index(name), share[eye] * max(gaps[0, eye] - SHUT_HERE, 0)
         out[k] += missing / _opening(model, identity, expression, gaps, k, eye, -1)
         out[k] = min(out[k], max(model.expression_range[1], expression[k]))
     return out.astype(np.float32)

@@ -189,6 +189,26 @@ def test_eyes_without_irises_are_closed(model, face):
     np.testing.assert_array_equal(eyes.expression, play.shown[5])
 
 
+def test_a_winking_eye_is_closed_and_the_other_goes_on_looking(model, face):
+    """The fit leaves it half open, as detectors do. With lids as far apart as the other's it is a reflection."""
+    play, chart = Performance(model, face, 8), eye_charts(model, SIZE)[1]
+    narrow = np.zeros(model.expression_count, np.float32)
+    narrow[model.expression_names.index("eyeBlinkLeft")] = 0.45
+    lid = np.float32([0.6, 0.45, 0.4])
+    gaps = lambda eyes: lid_gaps(model, face.identity, eyes.expression[None])[0]
+    for expression, closed in ((narrow, True), (play.shown[0].copy(), False)):
+        play.track.expression[1:], play.shown[1:] = expression, expression
+        eyes = play.redrawer()
+        redrawn(eyes, face.texture.rgb, play.texture([0, 0]), play.seen, 0)
+        before = eyes.state()["turn"].copy()
+        for t in range(1, 8):
+            seen = play.texture([20, 0])
+            seen[chart.window] += chart.weight[..., None] * (lid - seen[chart.window])
+            redrawn(eyes, face.texture.rgb, seen, play.seen, t)
+        assert (gaps(eyes)[1] < 1.5) == closed and gaps(eyes)[0] > 5
+        assert np.degrees(eyes.state()["turn"] - before)[0, 0] > 15
+
+
 def test_a_reflection_in_one_eye_is_no_gaze(model, face):
     """One eye shows a dark spot far aside, the other none at all: the target goes on looking ahead."""
     play = Performance(model, face, 3)
@@ -247,7 +267,8 @@ def test_the_performer_hands_on_what_eyes_remember(model, face):
     assert other.state()["eyes"]["turn"] is not None
     np.testing.assert_array_equal(other.state()["eyes"]["turn"], one.state()["eyes"]["turn"])
     one.reset()
-    assert one.state()["eyes"] == play.redrawer().state()
+    again = one.state()["eyes"]
+    assert again["turn"] is None and not again["shut"].any() and again["plain"] == 1
 
 
 def acted(model, turns, seed=3):
