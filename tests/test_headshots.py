@@ -29,6 +29,7 @@ from texgan.headshots import (
     relief,
     rendered,
     turned,
+    varied,
     with_brows_placed,
 )
 from texgan.rendered import FACE_CENTRE, draw_actor
@@ -151,6 +152,33 @@ def test_brows_that_lie_too_far_out_are_brought_to_their_landmarks(stage, bindin
     for x, y in np.round(at[BENEATH]).astype(int):                   # lids and nose stay
         np.testing.assert_allclose(placed[y, x], out[y, x], atol=0.02)
     assert (placed[-60:] == out[-60:]).mean() > 0.99 and np.abs(at[BROWS]).max() < 256
+
+
+@needs_ict
+def test_a_varied_skin_keeps_its_features_in_place_and_moves_its_spots(stage, binding):
+    size, rng = 512, np.random.default_rng(4)
+    at = np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles])[:51] * [size, -size] + [0, size]
+    spots = np.array([[x, y] for x in range(120, 400, 40) for y in range(120, 460, 40)], float)
+    spots = spots[np.linalg.norm(spots[:, None] - at, axis=2).min(axis=1) > 40]
+
+    def moves(points):
+        """How far dots at some points are moved, in texels; all of them in a skin of their own."""
+        away = []
+        for x, y in np.round(points).astype(int):
+            dotted = np.full((size, size, 3), 0.6, np.float32)
+            cv2.circle(dotted, (int(x), int(y)), 4, (0.1, 0.1, 0.1), -1)
+            dark = 0.6 - varied(stage, binding, dotted, dotted, np.random.default_rng(0)).mean(axis=2)
+            dark[dark < 0.2] = 0
+            i, j = np.nonzero(dark)
+            away.append(np.linalg.norm([np.average(j, weights=dark[i, j]) - x, np.average(i, weights=dark[i, j]) - y]))
+        return np.array(away)
+
+    assert moves(at[[0, 9, 13, 19, 28, 31, 37]]).mean() < 2 < moves(spots[::4]).mean()
+    light, dark = (np.clip(np.float32(level) + rng.normal(0, 0.02, (size, size, 3)), 0, 1).astype(np.float32)
+                   for level in (0.7, 0.3))
+    dark[:, :size // 2] *= 0.5                                             # its median is that of neither half
+    mixed = varied(stage, binding, light, dark, np.random.default_rng(1))
+    assert abs(np.median(mixed) - 0.7) < 0.2 and mixed.std() > 3 * light.std()
 
 
 @needs_ict

@@ -1,4 +1,6 @@
 """Eyes that open as far as another's: distances against the posed model, eyes of other shapes made to follow."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,11 @@ from compositing.lids import (
     follow_lids,
     lid_gaps,
 )
+from compositing.retarget import retarget_expression
+from compositing.virtual import virtual_face
+from facemodel.light import ambient_light
+from fitting.parameters import Frame, Shared
+from tests import synthetic
 
 
 def coefficients(model, **values):
@@ -47,6 +54,22 @@ def test_other_eyes_close_and_open_by_the_sources_share(model, seed):
     others = np.setdiff1d(np.arange(model.expression_count), eyes)
     assert np.array_equal(followed[:, others], np.repeat(own[None], 3, axis=0)[:, others])
     assert (followed >= 0).all() and (followed <= 1).all()
+
+
+@pytest.mark.parametrize("lowered", [0.0, 0.6])
+def test_eyes_that_are_lowered_for_most_of_a_clip_are_not_at_rest(model, lowered):
+    """The target opens its eyes as in its photo where the source's are open, and lowers them with the source's."""
+    face = virtual_face(model, 5, size=64)
+    shared = Shared(face.identity, np.zeros(model.albedo_count), 900.0)
+    frame = Frame(coefficients(model, eyeBlink=0.0), np.eye(3), np.array([0.0, 0, 560]), ambient_light(0.8))
+    low = replace(frame, expression=coefficients(model, eyeBlink=0.4))
+    count = round(20 * lowered)
+    track = synthetic.track_of(model, shared, [frame] * (20 - count) + [low] * count, 400)
+    shown = lid_gaps(model, face.identity, retarget_expression(model, track, face))
+    own = lid_gaps(model, face.identity, face.expression[None])[0]
+    np.testing.assert_allclose(shown[0], own, rtol=0.05)
+    if lowered:
+        assert (shown[-1] < 0.75 * own).all()
 
 
 def test_shut_eyes_shut(model):

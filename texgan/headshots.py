@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
+from scipy.spatial import cKDTree
 
 from facemodel.camera import aimed, project, rotation_matrix, to_camera
 from facemodel.light import vertex_normals
@@ -34,9 +35,12 @@ INNER = 0.6                      # of texgan.stage.Stage.inner: triangles furthe
 SLIDING, MISFIT = 0.1, 0.5       # weight of distances along the surface over those off it; usual misfit of heads, mm
 BROWS, BENEATH = slice(0, 10), slice(10, 31)    # of the dense landmarks; nose and lids hold what is below the brows
 GLANCES = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))      # degrees of yaw and pitch at which brows are looked for
+STRIDE = 8                       # texels between the points at which a way is worked out
 ROUNDS = 3                       # of looking and moving
+MIXED, WANDERING = 4, 8          # cells of the chart, each way, in which skins are mixed, and moved about
+CLEAR, STRAYS, WANDERS = 0.05, 0.0015, 0.009     # of the chart's side: around landmarks, and moves there and elsewhere
 WORK, AROUND = 520, 2.2          # pixels of the square that a photo is turned in, and its side over the network's
-STEP = 3                         # pixels between the points of a photo's relief, texels between those of a way
+STEP = 3                         # pixels between the points of a photo's relief
 FADE = 60.0                      # pixels over which depth fades to the head's middle, off the face
 
 
@@ -91,26 +95,77 @@ def with_brows_placed(stage, binding, skin, detector):
     (S, S, 3) float32; the skin itself where the detector sees no face
     """
     size = len(skin)
-    texels = lambda uv: uv * [size, -size] + [0, size]
-    known = texels(np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles]))
-    edge = np.linspace(0, size, 9)
-    rim = np.array([[x, y] for x in edge for y in edge if min(x, y) == 0 or max(x, y) == size])
-    fixed = np.concatenate([known[BENEATH], rim])
-    at = np.concatenate([known[BROWS], fixed])
-    y, x = np.mgrid[:size, :size].astype(np.float32)
-    grid = (np.mgrid[:size // STEP, :size // STEP] + 0.5)[::-1].reshape(2, -1).T * STEP       # the way is smooth
-    moved = lambda a, by: cv2.remap(a, x + by[..., 0], y + by[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-    way, out = np.zeros((size, size, 2), np.float32), skin
+    known = _landmarks_on_chart(stage, binding, size)
+    fixed, way, out = known[BENEATH], np.zeros((size, size, 2), np.float32), skin
     for _ in range(ROUNDS):
         seen = _brows_on_chart(stage, out, detector)
         if seen is None:
             return skin
-        away = np.concatenate([texels(seen) - known[BROWS], np.zeros_like(fixed)])
-        move = RBFInterpolator(at / size, away, kernel="thin_plate_spline")(grid / size)
-        move = cv2.resize(move.reshape(size // STEP, size // STEP, 2).astype(np.float32), (size, size))
-        way = move + moved(way, move)
-        out = moved(skin, way)
+        away = _texels(seen, size) - known[BROWS]
+        move = _way(size, np.concatenate([known[BROWS], fixed]), np.concatenate([away, np.zeros_like(fixed)]))
+        way = move + _moved(way, move)
+        out = _moved(skin, way)
     return out
+
+
+def varied(stage, binding, skin, other, rng):
+    """A skin that nobody has: here and there another's, and moved about between the features.
+
+    A network that has seen a skin on many heads knows where on a head its spots are, and reads the head's shape off
+    them; on another's skin that is no help.
+
+    Parameters
+    ----------
+    skin, other : (S, S, 3) float32, albedo in the embedded chart
+
+    Returns
+    -------
+    (S, S, 3) float32
+    """
+    size = len(skin)
+    share = cv2.resize(rng.normal(0, 1, (MIXED, MIXED)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    share = 1 / (1 + np.exp(-4 * (share + rng.normal())))[..., None]
+    log, log_other = np.log(np.maximum(skin, 0.02)), np.log(np.maximum(other, 0.02))
+    log_other += np.median(log - log_other, axis=(0, 1))
+    known = _landmarks_on_chart(stage, binding, size)
+    grid = (np.mgrid[:WANDERING, :WANDERING] + 0.5).reshape(2, -1).T * (size / WANDERING)
+    grid = grid[cKDTree(known).query(grid)[0] > CLEAR * size]
+    away = np.concatenate([rng.normal(0, STRAYS * size, (len(known), 2)), rng.normal(0, WANDERS * size, grid.shape)])
+    way = _way(size, np.concatenate([known, grid]), away)
+    return _moved(np.exp(log + share * (log_other - log)).astype(np.float32), way)
+
+
+def _texels(uv, size):
+    """Chart coordinates (N, 2), v up, in texels."""
+    return uv * [size, -size] + [0, size]
+
+
+def _landmarks_on_chart(stage, binding, size):
+    """Where the inner 51 landmarks lie on the chart: (51, 2) texels."""
+    uv = stage.uv[binding.triangles[:51]]
+    return _texels(np.einsum("pk,pkd->pd", binding.weights[:51], uv), size)
+
+
+def _rim(size):
+    """Points around the chart: (32, 2) texels."""
+    edge = np.linspace(0, size, 9)
+    return np.array([[x, y] for x in edge for y in edge if min(x, y) == 0 or max(x, y) == size])
+
+
+def _way(size, at, away):
+    """A smooth way, `away` (N, 2) texels at points `at` (N, 2), 0 at the rim: (size, size, 2) float32."""
+    rim = _rim(size)
+    grid = (np.mgrid[:size // STRIDE, :size // STRIDE] + 0.5)[::-1].reshape(2, -1).T * STRIDE
+    spline = RBFInterpolator(np.concatenate([at, rim]) / size, np.concatenate([away, np.zeros_like(rim)]),
+                             kernel="thin_plate_spline")
+    way = spline(grid / size).reshape(size // STRIDE, size // STRIDE, 2)
+    return cv2.resize(way.astype(np.float32), (size, size))
+
+
+def _moved(skin, way):
+    """A skin whose texels are those that lie a way (S, S, 2) off."""
+    y, x = np.mgrid[:len(skin), :len(skin)].astype(np.float32)
+    return cv2.remap(skin, x + way[..., 0], y + way[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
 
 
 def _brows_on_chart(stage, skin, detector):

@@ -39,7 +39,7 @@ from fitting.progress import progress_bar
 from texgan.actors import draw_actor
 from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
-from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned, with_brows_placed
+from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned, varied, with_brows_placed
 from texgan.perform import skins_of
 from texgan.rendered import FACE_CENTRE
 from texgan.split import TEST, VALIDATION
@@ -51,6 +51,7 @@ RATE, RATE_AGAIN = 2e-3, 5e-4                    # highest learning rates, from 
 WARMING = 0.08                                   # share of the steps until it is reached
 DISTANCE_FIRST = 0.1                             # share of the steps in which the likelihood takes over from distance
 HEADS, TURNS = 2.0, 20.0                         # weights of the heads' and turns' mean squared errors
+VARIED = 0.85                                    # share of the people with a skin that nobody has
 SKIN = 512                                       # pixels per side of the skins that people are drawn with
 AVERAGE = 0.998                                  # of the moving average of the weights
 HELD_OUT = 30                                    # rendered people on whom the error is reported
@@ -297,8 +298,9 @@ def _skin(path):
 def _draw_person(number, seed, poses):
     """Pictures of one rendered person."""
     rng = np.random.default_rng([seed, number])
-    _, path, _ = _worker["skins"][rng.integers(len(_worker["skins"]))]
-    skin = _skin(path)
+    skin, other = (_skin(_worker["skins"][k][1]) for k in rng.integers(len(_worker["skins"]), size=2))
+    if rng.random() < VARIED:
+        skin = varied(_worker["stage"], _worker["binding"], skin, other, rng)
     if rng.random() < 0.5:
         skin = skin * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.05, 3))
     actor = draw_actor(_worker["stage"], rng, np.clip(skin, 0, 1), sigma=IDENTITY_SIGMA, largest_gap=LARGEST_GAP)
