@@ -20,8 +20,6 @@ from fitting.detection import FaceDetector, eye_distance
 from tests import synthetic
 from tests.test_rendered import ICT, needs_ict
 from texgan.headshots import (
-    BENEATH,
-    BROWS,
     STORED,
     bind,
     framed,
@@ -29,10 +27,9 @@ from texgan.headshots import (
     relief,
     rendered,
     turned,
-    varied,
-    with_brows_placed,
 )
 from texgan.rendered import FACE_CENTRE, draw_actor
+from texgan.skins import BENEATH, BROWS, varied, with_brows_placed
 from texgan.stage import load_stage
 from texgan.train_landmarks import Examples, augmented, plain, train, write
 

@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import cKDTree
 
 from facemodel.camera import aimed, project, rotation_matrix, to_camera
 from facemodel.light import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
 from fitting.dense_landmarks import SIZE as SEEN
 from fitting.dense_landmarks import cut, middle, placement, uprighting
-from texgan.actors import draw_actor
 from texgan.lighting import FACE_HEIGHT, SIZE, draw_setup
 from texgan.rendered import SCRIPT, photograph
 from texgan.stage import SKIN
@@ -33,12 +30,6 @@ SHARE = (0.42, 0.56)             # of the picture's height that the face takes
 OUTSIDE = 40.0                   # mm that not lying on the chart's point counts, when a triangle is looked for
 INNER = 0.6                      # of texgan.stage.Stage.inner: triangles further in are no skin
 SLIDING, MISFIT = 0.1, 0.5       # weight of distances along the surface over those off it; usual misfit of heads, mm
-BROWS, BENEATH = slice(0, 10), slice(10, 31)    # of the dense landmarks; nose and lids hold what is below the brows
-GLANCES = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))      # degrees of yaw and pitch at which brows are looked for
-STRIDE = 8                       # texels between the points at which a way is worked out
-ROUNDS = 3                       # of looking and moving
-MIXED, WANDERING = 4, 8          # cells of the chart, each way, in which skins are mixed, and moved about
-CLEAR, STRAYS, WANDERS = 0.05, 0.0015, 0.009     # of the chart's side: around landmarks, and moves there and elsewhere
 WORK, AROUND = 520, 2.2          # pixels of the square that a photo is turned in, and its side over the network's
 STEP = 3                         # pixels between the points of a photo's relief
 FADE = 60.0                      # pixels over which depth fades to the head's middle, off the face
@@ -76,113 +67,6 @@ def bind(stage, model):
         triangles.append(skin[best])
         weights.append(within / within.sum())
     return Binding(np.array(triangles), np.array(weights))
-
-
-def with_brows_placed(stage, binding, skin, detector):
-    """A skin whose brows lie where the landmarks have them.
-
-    A fit of a photo holds to the shape of brows but little, so that their tails come to lie some 5 mm out on the chart
-    (a fifth of their length): a network that learned from such skins would take shorter brows for another head. They
-    are looked for on the mean head and moved with the skin around them, some times over, since what the detector sees
-    goes with them but half of the way; lids, nose and all that is far off stay.
-
-    Parameters
-    ----------
-    skin : (S, S, 3) float32, albedo in the embedded chart; detector : fitting.detection.FaceDetector
-
-    Returns
-    -------
-    (S, S, 3) float32; the skin itself where the detector sees no face
-    """
-    size = len(skin)
-    known = _landmarks_on_chart(stage, binding, size)
-    fixed, way, out = known[BENEATH], np.zeros((size, size, 2), np.float32), skin
-    for _ in range(ROUNDS):
-        seen = _brows_on_chart(stage, out, detector)
-        if seen is None:
-            return skin
-        away = _texels(seen, size) - known[BROWS]
-        move = _way(size, np.concatenate([known[BROWS], fixed]), np.concatenate([away, np.zeros_like(fixed)]))
-        way = move + _moved(way, move)
-        out = _moved(skin, way)
-    return out
-
-
-def varied(stage, binding, skin, other, rng):
-    """A skin that nobody has: here and there another's, and moved about between the features.
-
-    A network that has seen a skin on many heads knows where on a head its spots are, and reads the head's shape off
-    them; on another's skin that is no help.
-
-    Parameters
-    ----------
-    skin, other : (S, S, 3) float32, albedo in the embedded chart
-
-    Returns
-    -------
-    (S, S, 3) float32
-    """
-    size = len(skin)
-    share = cv2.resize(rng.normal(0, 1, (MIXED, MIXED)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    share = 1 / (1 + np.exp(-4 * (share + rng.normal())))[..., None]
-    log, log_other = np.log(np.maximum(skin, 0.02)), np.log(np.maximum(other, 0.02))
-    log_other += np.median(log - log_other, axis=(0, 1))
-    known = _landmarks_on_chart(stage, binding, size)
-    grid = (np.mgrid[:WANDERING, :WANDERING] + 0.5).reshape(2, -1).T * (size / WANDERING)
-    grid = grid[cKDTree(known).query(grid)[0] > CLEAR * size]
-    away = np.concatenate([rng.normal(0, STRAYS * size, (len(known), 2)), rng.normal(0, WANDERS * size, grid.shape)])
-    way = _way(size, np.concatenate([known, grid]), away)
-    return _moved(np.exp(log + share * (log_other - log)).astype(np.float32), way)
-
-
-def _texels(uv, size):
-    """Chart coordinates (N, 2), v up, in texels."""
-    return uv * [size, -size] + [0, size]
-
-
-def _landmarks_on_chart(stage, binding, size):
-    """Where the inner 51 landmarks lie on the chart: (51, 2) texels."""
-    uv = stage.uv[binding.triangles[:51]]
-    return _texels(np.einsum("pk,pkd->pd", binding.weights[:51], uv), size)
-
-
-def _rim(size):
-    """Points around the chart: (32, 2) texels."""
-    edge = np.linspace(0, size, 9)
-    return np.array([[x, y] for x in edge for y in edge if min(x, y) == 0 or max(x, y) == size])
-
-
-def _way(size, at, away):
-    """A smooth way, `away` (N, 2) texels at points `at` (N, 2), 0 at the rim: (size, size, 2) float32."""
-    rim = _rim(size)
-    grid = (np.mgrid[:size // STRIDE, :size // STRIDE] + 0.5)[::-1].reshape(2, -1).T * STRIDE
-    spline = RBFInterpolator(np.concatenate([at, rim]) / size, np.concatenate([away, np.zeros_like(rim)]),
-                             kernel="thin_plate_spline")
-    way = spline(grid / size).reshape(size // STRIDE, size // STRIDE, 2)
-    return cv2.resize(way.astype(np.float32), (size, size))
-
-
-def _moved(skin, way):
-    """A skin whose texels are those that lie a way (S, S, 2) off."""
-    y, x = np.mgrid[:len(skin), :len(skin)].astype(np.float32)
-    return cv2.remap(skin, x + way[..., 0], y + way[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-
-
-def _brows_on_chart(stage, skin, detector):
-    """Where on the chart brows are seen on the mean head in a skin: (10, 2), v up; None where no face is seen."""
-    rng, found = np.random.default_rng(0), []
-    actor = draw_actor(stage, rng, skin, sigma=0.0)
-    focal, centre = FOCAL[1], np.full(2, SIZE / 2)
-    away = np.array([0, 0, focal * FACE_HEIGHT / (SHARE[0] * SIZE)])
-    triangles = stage.triangles[stage.material == SKIN]
-    for yaw, pitch in np.radians(GLANCES):
-        rotation = rotation_matrix([pitch, 0, 0]) @ rotation_matrix([0, yaw, 0])
-        picture, camera = photograph(stage, actor, replace(draw_setup(rng), focal=focal), {}, rotation, away, rng)
-        for face in detector.detect(picture)[:1]:
-            raster = rasterize(project(camera, focal, centre), camera[:, 2], triangles, SIZE, SIZE)
-            x, y = np.floor(detector.landmarks(picture, face.box)[17:27]).astype(int).clip(0, SIZE - 1).T
-            found.append(interpolate(stage.uv, triangles, raster)[y, x])
-    return np.median(found, axis=0) if found else None
 
 
 def identity_of(model, points):

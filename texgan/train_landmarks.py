@@ -39,9 +39,10 @@ from fitting.progress import progress_bar
 from texgan.actors import draw_actor
 from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
-from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned, varied, with_brows_placed
+from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned
 from texgan.perform import skins_of
 from texgan.rendered import FACE_CENTRE
+from texgan.skins import varied, with_brows_placed
 from texgan.split import TEST, VALIDATION
 from texgan.stage import load_stage
 
