@@ -122,8 +122,8 @@ def make_trial(folder, name="dynatex trial", start=None, days=TRIAL_DAYS, purpos
     own = _issue(lib, name, issuer, own_key.public_key(), authority_key, span, purpose)
     paths = folder / "chain.pem", folder / "key.pem", folder / "authority.pem"
     _write_secret(paths[1], own_key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
-    write_whole(paths[0], as_pem([own, authority]))
-    write_whole(paths[2], as_pem([authority]))
+    for path, chain in ((paths[0], [own, authority]), (paths[2], [authority])):
+        write_whole(path, as_pem(chain), "choose another folder")
     return paths
 
 

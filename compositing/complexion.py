@@ -22,6 +22,7 @@ HAIR = 0.72                  # of the skin's median luminance: darker is hair, o
 STRAND = 0.014               # half a strand's width at most, of the chart's side
 STRAND_DEPTH = 0.05, 0.12    # by how much strands are darker: near other hair, and anywhere
 UNEVEN = 0.06                # how deep nine in ten dips as narrow as strands are, in most skin between brows and mouth
+MOST_UNEVEN = 2.0            # times that; with more, hair lies there, too
 NEAR_HAIR = 0.06             # of the chart's side
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
@@ -31,11 +32,11 @@ MATT, SHINIEST = 1.15, 1.45  # likewise: what is left alone, and the brightest t
 HALVES_WIDTH = 0.03          # of the chart's side: what is finer than that may differ between a face's halves
 HALVES_DIFFER = 0.015        # of log colour, as may what is less
 SPREAD, SLOPE = 0.0415, -1.4             # of a skin's colour, fitted to the set, see usual_spread
-FAR = 2.5                    # spreads: colours that are drawn together end up no further out
+FAR = 2.5                    # spreads: colours further out are drawn in all the more
 MOST = 1.5                   # times that is the most that a skin has
 LIGHT_SLOPE = -1.55          # of how far a skin's log luminance is from the mean face's, likewise: .056 at -.4
 FINE = 0.5                   # share of that with which pores and lines are evened
-MARK = 0.3                   # of log luminance: what is further from the mean face's is a beard or a mole, and stays
+MARK = 0.3                   # of log luminance: what is further off is a beard or a mole, and changes no more
 LIPS_VARY, LIPS_SLOPE = 0.103, -0.54     # of lips' log luminance, fitted to the set likewise
 SURE = 0.1                   # by how much the source has to be brighter for all of it to be done
 PORES = 1 / 128              # of the chart's side: what is finer is no skin's colour
@@ -65,14 +66,16 @@ def without_hair(model, texture, atlas):
         return texture
     step = atlas.size / 1024
     soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
-    across = np.ones((1, 2 * round(STRAND * atlas.size) + 1), np.uint8)
+    width = STRAND * atlas.size
+    across = np.ones((1, 2 * round(width) + 1), np.uint8)
     depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across)
     below = seen & (_between(model, atlas) > 0.5)
-    uneven = max(1.0, np.quantile(depth[below], 0.9) / UNEVEN) if below.any() else 1.0
+    uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
     disc = lambda radius: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
     sure = ((soft < HAIR ** uneven) | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
     _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
-    sure = (sure & (found[label, cv2.CC_STAT_AREA] >= (STRAND * atlas.size) ** 2)).astype(np.float32)
+    dots = (found[:, cv2.CC_STAT_AREA] < width ** 2) & (found[:, cv2.CC_STAT_HEIGHT] < 2 * width)
+    sure = (sure & ~dots[label]).astype(np.float32)
     maybe = (cv2.dilate(sure, disc(NEAR_HAIR)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
     hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, disc(2 * HAIR_MARGIN))
     hair = cv2.dilate(hair, disc(HAIR_MARGIN))
@@ -210,6 +213,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
     """A texture whose colours lie as near their median as is wanted of those with this spread; light and dark stay."""
     if wanted >= spread:
         return texture
+    share = np.float32(wanted / spread)
     region = lambda name: region_texture(model, name, atlas)
     lips, face = region("lips"), region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
     log = _log(texture.rgb)
@@ -220,7 +224,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
         middle = np.median(tint[inside], axis=0)
         away = tint - (middle - middle.mean())
         far = np.linalg.norm(away, axis=2, keepdims=True) / (spread * FAR)
-        nearer = wanted / spread * np.tanh(far) / np.maximum(far, 1e-6)
+        nearer = share * (share + (1 - share) * np.tanh(far) / np.maximum(far, 1e-6))
         log = log - part[..., None] * (1 - nearer) * away
     rgb = np.where(face[..., None] > 0, np.exp(log), texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
@@ -229,8 +233,8 @@ def _drawn_together(model, texture, atlas, spread, wanted):
 def _evened(model, texture, atlas, fade, share, lips_usual):
     """A texture whose skin is nearer to the mean face in what is light and what is dark, by `fade` of the way.
 
-    Marks stay, and by FINE what is dark and finer than PORES: without it a face looks retouched. Lips that vary by more
-    than is usual come as near to that as `share` says.
+    Marks change by MARK at most, what is dark and finer than PORES by FINE of all that: a face without it looks
+    retouched. Lips that vary by more than is usual come as near to that as `share` says.
     """
     skin, lips = skin_weight(model, atlas), region_texture(model, "lips", atlas) * region_texture(model, "face", atlas)
     lips = lips * (1 - region_texture(model, "mouth_interior", atlas))

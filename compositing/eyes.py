@@ -153,13 +153,13 @@ class EyeRedrawer:
         read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
         given, winks = [evidence for _, evidence in read], np.zeros(2)
         if None not in given:
-            winks = _winking(given, [chart.gap(shape) for chart in self._charts])
-            if not winks.any():                                     # a reflection is in one eye, a gaze in both
-                given = [min(evidence, other + ALONE) for evidence, other in zip(given, given[::-1])]
+            winks = self._blinks * _winking(given, [chart.gap(shape) for chart in self._charts])
+            given = [min(evidence, other + ALONE + wink)            # a reflection is in one eye, a gaze in both
+                     for evidence, other, wink in zip(given, given[::-1], winks[::-1])]
         seen = [evidence for evidence in given if evidence is not None]
         if seen:
             plain, gone = float(ramp(max(seen), FAINT, PLAIN)), float(ramp(max(seen), *GONE[::-1]))
-            gone = self._blinks * np.maximum(gone, winks)
+            gone = np.maximum(self._blinks * gone, winks)
             first = self._turn is None
             self._plain = plain if first else min(plain, self._plain + RISES)       # lids fall fast
             self._shut = gone if first else self._shut + SHUTS * (gone - self._shut)

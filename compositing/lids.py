@@ -13,6 +13,7 @@ SHUT = 1.0                  # mm between lids' landmarks in fits of closed eyes 
 SHUT_HERE = 0.3             # mm that closed eyes are drawn with
 SURE = 0.3                  # change of the share from which on it alone decides
 WIDEST = 1.8                # largest share
+OPEN_QUANTILE = 0.2         # of blinks' coefficients, at which eyes rest
 STEP = 0.5                  # of a coefficient, over which its effect is measured
 
 
@@ -21,6 +22,17 @@ def lid_gaps(model, identity, expressions):
     place = model.refine[model.landmarks].astype(np.float64)
     y = place @ model.neutral(identity)[:, 1] + np.asarray(expressions) @ (place @ model.control_expression[:, 1]).T
     return np.column_stack([(y[:, b] - y[:, a]).mean(axis=1) for a, b in zip(UPPER_LIDS, LOWER_LIDS)])
+
+
+def usual_expression(model, expressions):
+    """What a person's face does at rest, by many frames: (F, n_exp) -> (n_exp,) float64.
+
+    The median, of blinks the OPEN_QUANTILE: eyes may be lowered for most of a clip, but do not rest so.
+    """
+    out = np.median(expressions, axis=0).astype(np.float64)
+    blinks = [k for k, name in enumerate(model.expression_names) if name in BLINKS]
+    out[blinks] = np.quantile(expressions[:, blinks], OPEN_QUANTILE, axis=0)
+    return out
 
 
 def follow_lids(model, source, given, rest, identity, out, own, widen=True):

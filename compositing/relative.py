@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from compositing.key_frames import calm_frames
-from compositing.lids import follow_lids
+from compositing.lids import follow_lids, usual_expression
 from facemodel.camera import axis_angle, rotation_matrix
 
 MAX_TURN = 6.0              # degrees that a turn of the head never reaches
@@ -17,7 +17,7 @@ def resting_frames(model, track):
     -------
     (n,) int, at least one, n <= compositing.key_frames.NEUTRAL_FRAMES
     """
-    usual = np.median(track.expression[track.status == "ok"], axis=0)
+    usual = usual_expression(model, track.expression[track.status == "ok"])
     return calm_frames(track, np.where(_eyes_and_brows(model), usual, 0))
 
 
@@ -42,7 +42,7 @@ def relative_expression(model, track, fit):
     """
     low, high = model.expression_range
     own, given = fit.expression[0].astype(np.float64), track.expression.astype(np.float64)
-    usual = np.median(given[track.status == "ok"], axis=0)
+    usual = usual_expression(model, given[track.status == "ok"])
     rest = np.where(_eyes_and_brows(model), usual, np.median(given[resting_frames(model, track)], axis=0))
     if low != 0:
         out = own + given - rest

@@ -201,12 +201,7 @@ def write_report(report, path):
     write_whole(path, (part.encode() for part in json.JSONEncoder(indent=1).iterencode(report)))
 
 
-def write_whole(path, data):
-    """Writes bytes, or what an iterable of bytes gives, beside their place, then renames: nobody finds half a file.
-
-    Raises
-    ------
-    InputError : when the path can't be written
-    """
-    with whole(path) as beside, beside.open("wb") as file:
+def write_whole(path, data, remedy="choose another place with -o"):
+    """Writes bytes, or what an iterable of bytes gives, as facemodel.files.whole does, with its remedy and errors."""
+    with whole(path, remedy) as beside, beside.open("wb") as file:
         file.writelines([data] if isinstance(data, bytes) else data)

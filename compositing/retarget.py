@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compositing.lids import BLINKS, follow_lids
+from compositing.lids import follow_lids, usual_expression
 from facemodel.atlas import texture_to_image
 from facemodel.light import shade
 from facemodel.rasterizer import Raster, interpolate
 from fitting.texture import Posed, face_window, pose
 
 MOST_AT_REST = 0.35          # of a coefficient of the eyes
-AT_REST = 0.2                # quantile of closed lids: eyes may be lowered for most of a clip, but do not rest so
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ def retarget_expression(model, track, target):
     """The source's expressions as the target performs them.
 
     Mouth and jaw are taken over as they are. What eyes and brows rest at belongs to the person: the source's resting
-    value (its median over trusted frames, of blinks the AT_REST quantile, of eyes no more than MOST_AT_REST: wider is
-    acted) is mapped to the one in the target's photo, 0 stays 0 and fully closed or raised stays so, with straight
-    lines between. Without this a narrow-eyed actor half closes the target's eyes.
+    value (compositing.lids.usual_expression of trusted frames, of eyes no more than MOST_AT_REST: wider is acted) is
+    mapped to the one in the target's photo, 0 stays 0 and fully closed or raised stays so, with straight lines between.
+    Without this a narrow-eyed actor half closes the target's eyes.
     How far the lids then part follows the source's (compositing.lids).
 
     Parameters
@@ -58,10 +57,7 @@ def retarget_expression(model, track, target):
     usable = track.status == "ok"
     if low != 0 or not usable.any():
         return out
-    rest = np.median(track.expression[usable], axis=0).astype(np.float64)
-    for name in set(BLINKS) & set(model.expression_names):
-        k = model.expression_names.index(name)
-        rest[k] = np.quantile(track.expression[usable, k], AT_REST)
+    rest = usual_expression(model, track.expression[usable])
     own = rest.copy()
     for k, name in enumerate(model.expression_names):
         if name.startswith(("eye", "brow")):

@@ -145,7 +145,7 @@ class WorkDir:
             self._remove((kind,), but=name)
         self._entries = {k: v for k, v in self._entries.items() if (self.path / k).exists()} | {name: inputs}
         entries = {"tool": f"dynatex {VERSION}", "entries": self._entries}
-        write_whole(self.path / MANIFEST, json.dumps(entries, indent=1).encode())
+        write_whole(self.path / MANIFEST, json.dumps(entries, indent=1).encode(), "make room there")
         return self.path / name
 
     def finish(self):

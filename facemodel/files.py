@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from facemodel.errors import InputError
@@ -32,4 +32,5 @@ def whole(path, remedy="choose another place with -o"):
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror}); {remedy}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):                                    # a place that was none has nothing to remove
+            beside.unlink()

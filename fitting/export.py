@@ -228,14 +228,14 @@ def mesh_files(path, vertices_model, model, texture, vertex_albedo):
 
 
 def write_files(files):
-    """Writes files (dict Path -> bytes) beside their places, then renames all of them.
+    """Writes files (dict Path -> bytes) beside their places, then renames them in their order.
 
     Raises
     ------
     InputError : when one can't be written; then none is
     """
     with ExitStack() as stack:
-        for path, data in files.items():
+        for path, data in reversed(files.items()):                 # what is entered first is renamed last
             stack.enter_context(whole(path)).write_bytes(data)
 
 

@@ -57,6 +57,14 @@ def test_a_dark_skin_s_colours_become_as_even_as_a_pale_one_s(model, skin):
         np.testing.assert_allclose(out.rgb[inside], dark.rgb[inside], rtol=1e-3)
 
 
+def test_colours_are_drawn_together_little_by_little(model):
+    """A source that is hardly paler hardly changes anything, outliers neither."""
+    dark = person(-0.5, 0.1)
+    dark.rgb[100:120, 100:120] *= np.float32([1.3, 1.0, 0.75])
+    out = suited_to(model, dark, person(-0.499, 0.1))
+    assert 0 < np.abs(np.log(out.rgb) - np.log(dark.rgb)).max() < 0.03
+
+
 def test_a_dark_skin_is_as_even_as_the_paler_head_s(model, skin):
     """What is lighter or darker than on the mean face fades by the law's ratio, a beard no more than by MARK."""
     atlas, rng = build_atlas(model, SIZE), np.random.default_rng(0)
@@ -102,6 +110,9 @@ def test_a_skin_of_too_many_colours_has_as_many_as_a_skin_has(model, skin):
     atlas, lamps = build_atlas(model, SIZE), person(-0.4, 0.2)
     out = evenly_coloured(model, lamps, atlas)
     assert skin_colour(out, skin)[1] == pytest.approx(MOST * usual_spread(skin_colour(lamps, skin)[0]), rel=0.1)
+    skin_only = skin > 0.99
+    light = lambda texture: np.log(texture.rgb).mean(axis=2)[skin_only]
+    np.testing.assert_allclose(light(out), light(lamps), atol=2e-3)            # what is light and dark stays
     usual = person(-0.4, 0.05)
     assert evenly_coloured(model, usual, atlas) is usual
 
@@ -137,6 +148,16 @@ def drawn(model, skin=0.6):
     brows = region_texture(model, "eyebrows", build_atlas(model, LARGE)) > 0.3
     rgb[brows] *= 0.3
     return Texture(rgb, np.ones((LARGE, LARGE), np.float32))
+
+
+def test_skin_shines_between_the_hairs_of_brows_too(model, chart):
+    brows = region_texture(model, "eyebrows", chart) > 0.9
+    rgb, skin = drawn(model, 0.3).rgb, skin_weight(model, chart) > 0.99
+    spots = np.random.default_rng(0).random((LARGE, LARGE)) < 0.02
+    for place in (brows, skin):
+        rgb[spots & place] = 0.9
+    out = without_shine(model, Texture(rgb, np.ones((LARGE, LARGE), np.float32)), chart).rgb
+    assert out[spots & brows].mean() < 0.75 * 0.9 and out[spots & skin].mean() < 0.75 * 0.9
 
 
 @pytest.mark.parametrize("albedo", [0.15, 0.6])

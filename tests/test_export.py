@@ -1,5 +1,6 @@
 """Exported files read back by other libraries, and what the command says when it can't write them."""
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,13 +14,14 @@ from scipy.spatial.transform import Rotation
 
 from facemodel.atlas import build_atlas
 from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.errors import InputError
 from facemodel.light import ambient_light, shade
 from facemodel.morphable import FLIP
 from facemodel.rasterizer import interpolate
 from fitting import commands
 from fitting import export as exporting
 from fitting.energy import Landmarks
-from fitting.export import export, main
+from fitting.export import export, main, write_files
 from fitting.parameters import Frame, Shared
 from fitting.solver import View, slide_jaw
 from fitting.texture import albedo_texture, extract, pose
@@ -365,3 +367,15 @@ def test_run_as_a_module(fit_path, tmp_path):
     assert "Traceback" in run(fit_path, "--frame", 77, "-o", tmp_path / "b.ply", "--verbose").stderr
     assert not (tmp_path / "b.ply").exists()
     assert run("--help").returncode == 0
+
+
+def test_the_last_of_several_files_is_renamed_last(tmp_path, monkeypatch):
+    """A mesh never lies there without its material; when one can't be written, none is there."""
+    renamed, replace = [], os.replace
+    monkeypatch.setattr("facemodel.files.os.replace", lambda a, b: (renamed.append(b.name), replace(a, b)))
+    write_files({tmp_path / "a.png": b"1", tmp_path / "a.mtl": b"2", tmp_path / "a.obj": b"3"})
+    assert renamed == ["a.png", "a.mtl", "a.obj"] and (tmp_path / "a.obj").read_bytes() == b"3"
+    missing = tmp_path / "missing" / "b.mtl"
+    with pytest.raises(InputError, match="b.mtl: can't be written"):
+        write_files({missing: b"1", tmp_path / "b.obj": b"2"})
+    assert not (tmp_path / "b.obj").exists()

@@ -209,9 +209,11 @@ def test_a_winking_eye_is_closed_and_the_other_goes_on_looking(model, face):
         assert np.degrees(eyes.state()["turn"] - before)[0, 0] > 15
 
 
-def test_a_reflection_in_one_eye_is_no_gaze(model, face):
+@pytest.mark.parametrize("narrower", [0.0, 0.3])
+def test_a_reflection_in_one_eye_is_no_gaze(model, face, narrower):
     """One eye shows a dark spot far aside, the other none at all: the target goes on looking ahead."""
     play = Performance(model, face, 3)
+    play.track.expression[:, model.expression_names.index("eyeBlinkLeft")] = narrower
     eyes = play.redrawer(blinks=False)
     redrawn(eyes, face.texture.rgb, play.texture([0, 0]), play.seen, 0)
     glare, chart = play.texture([30, 0]), eye_charts(model, SIZE)[1]

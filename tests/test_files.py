@@ -25,6 +25,11 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside(tmp_path, failure, r
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_that_is_too_long_is_named(tmp_path):
+    with pytest.raises(InputError, match="can't be written"), whole(tmp_path / ("a" * 253)) as beside:
+        beside.write_text("x")
+
+
 def test_a_place_that_can_not_be_written_is_named_with_the_remedy(tmp_path):
     with pytest.raises(InputError, match=r"b: can't be written .*make room there"), \
             whole(tmp_path / "missing" / "b", "make room there") as beside:

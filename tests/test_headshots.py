@@ -19,17 +19,8 @@ from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
 from tests import synthetic
 from tests.test_rendered import ICT, needs_ict
-from texgan.headshots import (
-    STORED,
-    bind,
-    framed,
-    identity_of,
-    relief,
-    rendered,
-    turned,
-)
+from texgan.headshots import STORED, bind, framed, identity_of, relief, rendered, turned
 from texgan.rendered import FACE_CENTRE, draw_actor
-from texgan.skins import BENEATH, BROWS, varied, with_brows_placed
 from texgan.stage import load_stage
 from texgan.train_landmarks import Examples, augmented, plain, train, write
 
@@ -126,65 +117,6 @@ def test_rendered_points_are_where_a_detector_sees_them(stage, binding, model):
             marks = detector.landmarks(large, faces[0].box)
             errors.append(np.linalg.norm(marks[31:] - 2 * points[14:51], axis=1).mean() / eye_distance(marks))
     assert len(errors) >= 3 and np.median(errors) < 0.08
-
-
-def brows_on(stage, binding, by=0.0):
-    """A skin (256, 256, 3) with brows drawn along their landmarks, moved outwards by texels."""
-    skin = np.full((256, 256, 3), [0.75, 0.55, 0.45], np.float32)
-    at = np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles]) * [256, -256] + [0, 256]
-    for half, way in ((at[:5], -by), (at[5:10], by)):
-        line = np.round(8 * (half + [way, 0])).astype(np.int32)
-        cv2.polylines(skin, [line], False, (0.12, 0.08, 0.06), 4, cv2.LINE_AA, 3)
-    return skin
-
-
-@needs_ict
-def test_brows_that_lie_too_far_out_are_brought_to_their_landmarks(stage, binding):
-    detector, true, out = FaceDetector(), brows_on(stage, binding), brows_on(stage, binding, 6.0)
-    placed = with_brows_placed(stage, binding, out, detector)
-    dark = lambda skin: cv2.GaussianBlur((skin.mean(axis=2) < 0.35).astype(np.float32), (0, 0), 1)
-    overlap = lambda a, b: np.minimum(dark(a), dark(b)).sum() / np.maximum(dark(a), dark(b)).sum()
-    assert overlap(placed, true) > overlap(out, true) + 0.15
-    at = np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles]) * [256, -256] + [0, 256]
-    for x, y in np.round(at[BENEATH]).astype(int):                   # lids and nose stay
-        np.testing.assert_allclose(placed[y, x], out[y, x], atol=0.02)
-    assert (placed[-60:] == out[-60:]).mean() > 0.99 and np.abs(at[BROWS]).max() < 256
-
-
-@needs_ict
-def test_a_varied_skin_keeps_its_features_in_place_and_moves_its_spots(stage, binding):
-    size, rng = 512, np.random.default_rng(4)
-    at = np.einsum("pk,pkd->pd", binding.weights, stage.uv[binding.triangles])[:51] * [size, -size] + [0, size]
-    spots = np.array([[x, y] for x in range(120, 400, 40) for y in range(120, 460, 40)], float)
-    spots = spots[np.linalg.norm(spots[:, None] - at, axis=2).min(axis=1) > 40]
-
-    def moves(points):
-        """How far dots at some points are moved, in texels; all of them in a skin of their own."""
-        away = []
-        for x, y in np.round(points).astype(int):
-            dotted = np.full((size, size, 3), 0.6, np.float32)
-            cv2.circle(dotted, (int(x), int(y)), 4, (0.1, 0.1, 0.1), -1)
-            dark = 0.6 - varied(stage, binding, dotted, dotted, np.random.default_rng(0)).mean(axis=2)
-            dark[dark < 0.2] = 0
-            i, j = np.nonzero(dark)
-            away.append(np.linalg.norm([np.average(j, weights=dark[i, j]) - x, np.average(i, weights=dark[i, j]) - y]))
-        return np.array(away)
-
-    assert moves(at[[0, 9, 13, 19, 28, 31, 37]]).mean() < 2 < moves(spots[::4]).mean()
-    light, dark = (np.clip(np.float32(level) + rng.normal(0, 0.02, (size, size, 3)), 0, 1).astype(np.float32)
-                   for level in (0.7, 0.3))
-    dark[:, :size // 2] *= 0.5                                             # its median is that of neither half
-    mixed = varied(stage, binding, light, dark, np.random.default_rng(1))
-    assert abs(np.median(mixed) - 0.7) < 0.2 and mixed.std() > 3 * light.std()
-
-
-@needs_ict
-def test_a_skin_without_a_face_keeps_its_brows(stage, binding):
-    class Blind:
-        detect = staticmethod(lambda _: [])
-
-    skin = brows_on(stage, binding)
-    assert with_brows_placed(stage, binding, skin, Blind()) is skin
 
 
 @needs_ict

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from facemodel.errors import InputError
@@ -88,9 +88,17 @@ def half_precision(network, prefix=""):
 
 
 def write_tensors(path, tensors, metadata):
-    """Writes a safetensors file beside its place, then renames."""
+    """Writes a safetensors file beside its place, then renames.
+
+    Raises
+    ------
+    InputError : when it can't be written
+    """
     with whole(path) as beside:
-        save_file(tensors, beside, metadata)
+        try:
+            save_file(tensors, beside, metadata)
+        except SafetensorError as error:
+            raise InputError(f"{path}: can't be written ({error}); choose another place with -o") from error
 
 
 def read_metadata(path):

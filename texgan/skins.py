@@ -38,7 +38,8 @@ def with_brows_placed(stage, binding, skin, detector):
 
     Parameters
     ----------
-    skin : (S, S, 3) float32, albedo in the embedded chart; detector : fitting.detection.FaceDetector
+    skin : (S, S, 3) float32, albedo in the embedded chart, S a multiple of STRIDE
+    detector : fitting.detection.FaceDetector
 
     Returns
     -------
@@ -66,7 +67,7 @@ def varied(stage, binding, skin, other, rng):
 
     Parameters
     ----------
-    skin, other : (S, S, 3) float32, albedo in the embedded chart
+    skin, other : (S, S, 3) float32, albedo in the embedded chart, S a multiple of STRIDE
 
     Returns
     -------
@@ -131,5 +132,6 @@ def _brows_on_chart(stage, skin, detector):
         for face in detector.detect(picture)[:1]:
             raster = rasterize(project(camera, focal, centre), camera[:, 2], triangles, SIZE, SIZE)
             x, y = np.floor(detector.landmarks(picture, face.box)[17:27]).astype(int).clip(0, SIZE - 1).T
-            found.append(interpolate(stage.uv, triangles, raster)[y, x])
+            if raster.mask[y, x].all():
+                found.append(interpolate(stage.uv, triangles, raster)[y, x])
     return np.median(found, axis=0) if found else None

@@ -441,7 +441,7 @@ def main(argv=None):
     scenes = pictures_in(args.scenes) if args.scenes else []
     model = load_model()
     start = state_in(args.start, model) if args.start else None
-    load_stage(args.ict, model)                                       # says what is wrong before any work is done
+    load_stage(args.ict, model), FaceDetector()                       # say what is wrong before any work is done
     if args.examples and args.examples.is_file():
         shots, views = kept(args.examples)
     else:

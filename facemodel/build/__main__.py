@@ -93,11 +93,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         arrays = build(args.draws, args.components, args.seed)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with whole(args.out) as beside, beside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
     except InputError as error:
         raise SystemExit(f"facemodel.build: {error}") from None
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with whole(args.out) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 
