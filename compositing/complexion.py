@@ -69,7 +69,7 @@ def without_hair(model, texture, atlas):
     width = STRAND * atlas.size
     across = np.ones((1, 2 * round(width) + 1), np.uint8)
     depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across)
-    below = seen & (_between(model, atlas) > 0.5)
+    below = seen & (_between(model, atlas) * skin > 0.5)
     uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
     disc = lambda radius: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
     sure = ((soft < HAIR ** uneven) | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
@@ -96,10 +96,10 @@ def above_brows(model, atlas):
 
 
 def _between(model, atlas):
-    """Skin between brows and mouth, where hardly anyone has hair: (S, S) float32 in [0, 1]."""
+    """From the brows down to the nose's base, where hardly anyone has hair on the skin: (S, S) float32 in [0, 1]."""
     nose, brows = model.mean[model.landmarks[33], 1], model.mean[model.regions["eyebrows"] > 0.5, 1].max()
     inside = (model.mean[:, 1] > brows) & (model.mean[:, 1] < nose)
-    return weight_texture(model, inside.astype(np.float32), atlas) * skin_weight(model, atlas)
+    return weight_texture(model, inside.astype(np.float32), atlas)
 
 
 def without_shine(model, texture, atlas):

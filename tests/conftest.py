@@ -8,6 +8,8 @@ from threadpoolctl import threadpool_limits
 
 from compositing.virtual import portrait, virtual_face
 from facemodel.morphable import load_model
+from texgan.headshots import bind
+from texgan.stage import load_stage
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,6 +23,19 @@ def one_blas_thread():
 def model():
     """The embedded face model; read-only by agreement."""
     return load_model()
+
+
+@pytest.fixture(scope="session")
+def stage(model):
+    """ICT-FaceKit with all its parts, for tests that need it (tests.test_rendered.needs_ict); read-only likewise."""
+    from tests.test_rendered import ICT
+    return load_stage(ICT, model)
+
+
+@pytest.fixture(scope="session")
+def binding(stage, model):
+    """Where the dense landmarks lie on it."""
+    return bind(stage, model)
 
 
 @pytest.fixture(scope="session")

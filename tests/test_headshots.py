@@ -18,10 +18,9 @@ from facemodel.morphable import FLIP
 from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
 from tests import synthetic
-from tests.test_rendered import ICT, needs_ict
-from texgan.headshots import STORED, bind, framed, identity_of, relief, rendered, turned
+from tests.test_rendered import needs_ict
+from texgan.headshots import STORED, framed, identity_of, relief, rendered, turned
 from texgan.rendered import FACE_CENTRE, draw_actor
-from texgan.stage import load_stage
 from texgan.train_landmarks import Examples, augmented, plain, train, write
 
 
@@ -83,16 +82,6 @@ def test_a_relief_turned_is_what_the_turned_head_would_show(model, photo):
     mask = cv2.fillConvexPoly(np.zeros((STORED, STORED), np.uint8), inner, 1) > 0
     difference = np.abs(seen[mask].astype(float) - expected[mask]).mean(axis=1)
     assert np.median(difference) < 6 and difference.mean() < 12
-
-
-@pytest.fixture(scope="module")
-def stage(model):
-    return load_stage(ICT, model)
-
-
-@pytest.fixture(scope="module")
-def binding(stage, model):
-    return bind(stage, model)
 
 
 @needs_ict

@@ -28,11 +28,6 @@ def guide():
 
 
 @pytest.fixture(scope="module")
-def stage(guide):
-    return load_stage(ICT, guide)
-
-
-@pytest.fixture(scope="module")
 def skin(guide):
     """Blue skin: no other part of a head is blue."""
     atlas = build_atlas(guide, 128)

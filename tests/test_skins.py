@@ -1,25 +1,12 @@
 """Skins to train on: brows put in place, spots moved about, features left where they are."""
 import cv2
 import numpy as np
-import pytest
 
 from fitting.detection import FaceDetector
-from tests.test_rendered import ICT, needs_ict
-from texgan.headshots import bind
+from tests.test_rendered import needs_ict
 from texgan.skins import BENEATH, varied, with_brows_placed
-from texgan.stage import load_stage
 
 SIZE = 256
-
-
-@pytest.fixture(scope="module")
-def stage(model):
-    return load_stage(ICT, model)
-
-
-@pytest.fixture(scope="module")
-def binding(stage, model):
-    return bind(stage, model)
 
 
 def landmarks(stage, binding, size=SIZE):

@@ -51,7 +51,7 @@ def bind(stage, model):
     """The Binding of the embedded model's dense landmarks to a Stage: same place in the chart, near in space."""
     skin = stage.triangles[stage.material == SKIN]
     skin = skin[(stage.inner[skin] < INNER).all(axis=1)]
-    corners, middle = stage.uv[skin].astype(np.float64), stage.mean[skin].mean(axis=1)
+    corners, centroids = stage.uv[skin].astype(np.float64), stage.mean[skin].mean(axis=1)
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
     flat = np.abs(area) < 1e-12
@@ -62,7 +62,7 @@ def bind(stage, model):
         c = (first[:, 0] * to[:, 1] - first[:, 1] * to[:, 0]) / np.where(flat, 1, area)
         weight = np.stack([1 - b - c, b, c], axis=1)
         beyond = np.where(flat, 0.5, np.clip(-weight.min(axis=1), 0, 0.5))
-        best = int((np.linalg.norm(middle - stage.embedded[vertex], axis=1) + OUTSIDE * beyond).argmin())
+        best = int((np.linalg.norm(centroids - stage.embedded[vertex], axis=1) + OUTSIDE * beyond).argmin())
         within = np.clip(weight[best], 0, None)
         triangles.append(skin[best])
         weights.append(within / within.sum())
@@ -219,12 +219,12 @@ def turned(relief, rng, still=False):
         focal = np.exp(rng.uniform(np.log(600), np.log(3000)))
     away = np.array([0, 0, focal / relief.focal * relief.pivot[2]])
     seen = lambda x: (x - relief.pivot) @ rotation.T + away
-    middle, large = (WORK / 2, WORK / 2), 2 * STORED
-    points = project(seen(relief.points), focal, middle)
+    centre, large = (WORK / 2, WORK / 2), 2 * STORED
+    points = project(seen(relief.points), focal, centre)
     way = 2 * placement(points, SEEN)
     way[:, 2] += STORED - SEEN
     camera = seen(relief.grid)
-    xy = (project(camera, focal, middle) @ way[:, :2].T + way[:, 2]).astype(np.float32)
+    xy = (project(camera, focal, centre) @ way[:, :2].T + way[:, 2]).astype(np.float32)
     raster = rasterize(xy, camera[:, 2].astype(np.float32), relief.triangles, large, large, False)
     source = interpolate(relief.at, relief.triangles, raster).astype(np.float32) - np.float32(0.5)
     picture = cv2.remap(relief.picture, source[..., 0], source[..., 1], cv2.INTER_LINEAR,
