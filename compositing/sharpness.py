@@ -1,7 +1,9 @@
 """The rendering as sharp as the frame it goes into: a photo's pores on a soft video look pasted, and glitter.
 
-Two measures have to agree that the rendering is too sharp. One is the energy of fine detail. The other is its share in
-all detail, from which the contrast cancels: a smooth skin in a sharp video is not taken for a soft video.
+Two measures have to agree that the rendering is too sharp to be blurred. One is the energy of fine detail. The other is
+its share in all detail, from which the contrast cancels: a smooth skin in a sharp video is not taken for a soft video.
+What of pores is still stronger than the frame's is made fainter, by coring: soft light, make-up and compression take
+pores from a video's skin, while eyes and lips stay sharp.
 """
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ from fitting.yuv import LUMINANCE
 
 BLURS = np.float32([0, 0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.25, 1.5])      # standard deviations in pixels
 COARSE = 1.5                 # pixels: what is broader is no fine detail
+FAINTEST = 0.5               # of the contrast of pores that is left at least
+PORES = 3.0                  # times the usual detail: what is stronger is no pore
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 
 
@@ -25,26 +29,31 @@ def detail(grey, inside):
     return np.array([fine, fine / max(coarse, 1e-9)])
 
 
+def usual_detail(grey, inside):
+    """How strong the finest detail usually is, whatever edges there are: float >= 0. Parameters as of `detail`."""
+    return float(np.median(np.abs(cv2.Laplacian(grey, cv2.CV_32F)[inside])))
+
+
 class SharpnessMatch:
-    """Blurs one clip's renderings to the sharpness of its frames, in order; it remembers the frames before."""
+    """Brings one clip's renderings to the sharpness of its frames, in order; it remembers the frames before."""
 
     def __init__(self):
         self.reset()
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._blur = None
+        self._blur = self._contrast = None
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"blur": self._blur}
+        return {"blur": self._blur, "contrast": self._contrast}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._blur = state["blur"]
+        self._blur, self._contrast = state["blur"], state["contrast"]
 
     def __call__(self, frame, rgb, inside):
-        """The rendering, blurred where it is sharper than the frame; never sharpened.
+        """The rendering, blurred if it is sharper than the frame, and its pores as faint; never sharpened.
 
         Parameters
         ----------
@@ -53,18 +62,36 @@ class SharpnessMatch:
 
         Returns
         -------
-        (h, w, 3) float32, `rgb` itself where nothing is to be blurred
+        (h, w, 3) float32, `rgb` itself where nothing is to be done
         """
         if inside.sum() < 400:
             return rgb
         rows, columns = (np.flatnonzero(inside.any(axis=k)) for k in (1, 0))
         part = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-        wanted, grey = detail(frame[part] @ LUMINANCE, inside[part]), rgb[part] @ LUMINANCE
+        seen, grey = frame[part] @ LUMINANCE, rgb[part] @ LUMINANCE
+        wanted = detail(seen, inside[part])
         values = np.minimum.accumulate([detail(_blurred(grey, sigma), inside[part]) for sigma in BLURS])
         blur = min(float(np.interp(-wanted[k], -values[:, k], BLURS)) for k in range(2))
-        self._blur = blur if self._blur is None else MEMORY * self._blur + (1 - MEMORY) * blur
-        return _blurred(rgb, self._blur)
+        self._blur = _remembered(self._blur, blur)
+        own = usual_detail(_blurred(grey, self._blur), inside[part])
+        contrast = np.clip(usual_detail(seen, inside[part]) / max(own, 1e-9), FAINTEST, 1)
+        self._contrast = _remembered(self._contrast, float(contrast))
+        return _cored(_blurred(rgb, self._blur), self._contrast, inside)
+
+
+def _remembered(before, now):
+    return now if before is None else MEMORY * before + (1 - MEMORY) * now
 
 
 def _blurred(picture, sigma):
     return picture if sigma < 0.2 else cv2.GaussianBlur(picture, (0, 0), float(sigma))
+
+
+def _cored(picture, contrast, inside):
+    """A picture whose faint fine detail has some of its contrast, while strong detail, edges, has all of it."""
+    if contrast > 0.98:
+        return picture
+    fine = picture - cv2.GaussianBlur(picture, (0, 0), COARSE)
+    strength = np.abs(fine @ LUMINANCE)
+    faint = np.exp(-np.square(strength / max(PORES * float(np.median(strength[inside])), 1e-6)))
+    return picture - np.float32(1 - contrast) * faint[..., None] * fine

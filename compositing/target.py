@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_shine
+from compositing.pores import with_pores
 from compositing.occlusion import Occlusion, least, wears_glasses
 from fitting.detection import eye_distance
 from fitting.lift import Lifter, Texture
@@ -48,7 +49,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     lifter, free = Lifter(model, size), things and _free(model, image, track, things)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
     texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
-    for better in (without_hair, without_shine, evenly_lit, evenly_coloured):
+    for better in (without_hair, without_shine, evenly_lit, evenly_coloured, with_pores):
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)
 
