@@ -17,8 +17,11 @@ from facemodel.light import ambient_light
 from facemodel.morphable import FLIP
 from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
+from fitting.lift import Texture
 from tests import synthetic
 from tests.test_rendered import needs_ict
+from tests.texture_sets import made_up_clip
+from texgan.dataset import write_clip
 from texgan.headshots import STORED, framed, identity_of, relief, rendered, turned
 from texgan.rendered import FACE_CENTRE, draw_actor
 from texgan.train_landmarks import Examples, augmented, plain, train, write
@@ -244,6 +247,15 @@ def test_covering_hides_part_of_a_picture_and_leaves_its_points(monkeypatch):
     monkeypatch.setattr(training, "_cover", lambda *_: None)
     _, same, *_ = augmented(examples, chosen, torch.Generator().manual_seed(2))
     assert torch.equal(kept, same)
+
+
+def test_a_skin_s_photo_is_found_by_its_name(tmp_path, model):
+    full = {0: Texture(np.full((64, 64, 3), 0.5, np.float32), np.ones((64, 64), np.float32))}
+    for identity in ("somebody", "without"):
+        write_clip(tmp_path, made_up_clip(model, identity), full)
+    photos = [tmp_path / name for name in ("somebody_smile.png", "somebody_neutral.png", "without_smile.png")]
+    found = {skin.texture.parents[1].name: skin.photo for skin in training.skins_and_photos(tmp_path, photos)}
+    assert found == {"clip_somebody": photos[1], "clip_without": None}
 
 
 def test_training_goes_on_from_what_was_written(tmp_path, model, monkeypatch):

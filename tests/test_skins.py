@@ -1,10 +1,13 @@
-"""Skins to train on: brows put in place, spots moved about, features left where they are."""
+"""Skins to train on: brows put in place, features lifted to theirs, spots moved about."""
 import cv2
 import numpy as np
 
+from facemodel.atlas import build_atlas
+from facemodel.camera import project
 from fitting.detection import FaceDetector
+from fitting.parameters import Frame, Shared
 from tests.test_rendered import needs_ict
-from texgan.skins import BENEATH, varied, with_brows_placed
+from texgan.skins import BENEATH, lifted, varied, with_brows_placed
 
 SIZE = 256
 
@@ -73,3 +76,29 @@ def test_a_varied_skin_keeps_its_features_in_place_and_moves_its_spots(stage, bi
     dark[:, :size // 2] *= 0.5                                             # its median is that of neither half
     mixed = varied(stage, binding, light, dark, np.random.default_rng(1))
     assert abs(np.median(mixed) - 0.7) < 0.2 and mixed.std() > 3 * light.std()
+
+
+@needs_ict
+def test_what_is_seen_at_a_landmark_is_lifted_to_where_the_head_has_it(stage, model):
+    size, side, rng = 512, 600, np.random.default_rng(2)
+    light = np.zeros((9, 3))
+    light[0] = 1 / 0.282095                                                # shades by 1 everywhere
+    fitted = (Shared(np.zeros(model.identity_count), np.zeros(model.albedo_count), 2600.0),
+              Frame(np.zeros(model.expression_count), np.eye(3), np.array([0, 0, 1600.0]), light))
+    seen = project(model.mean[model.landmarks] + [0, 0, 1600.0], 2600.0, (side / 2, side / 2))
+    seen = seen + rng.normal(0, 4, seen.shape)                             # the fit is off
+    chosen = np.array([17, 21, 24, 30, 36, 42, 48, 54])
+    photo = np.full((side, side, 3), 160, np.uint8)
+    for x, y in np.round(16 * seen[chosen]).astype(int):
+        cv2.circle(photo, (int(x) - 8, int(y) - 8), 3 * 16, (20, 20, 20), -1, cv2.LINE_AA, 4)
+    beyond = np.full((size, size, 3), 0.63, np.float32)
+    skin = lifted(stage, model, build_atlas(model, size), photo, fitted, seen, beyond)
+    wanted = stage.uv[stage.landmarks[chosen]] * [size, -size] + [0, size]
+    dark = np.clip(0.5 - skin.mean(axis=2), 0, None)
+    for x, y in wanted:
+        near = np.s_[round(y) - 12:round(y) + 13, round(x) - 12:round(x) + 13]
+        i, j = np.indices((25, 25)) + 0.5
+        weight = dark[near]
+        middle = np.array([(weight * j).sum(), (weight * i).sum()]) / weight.sum() + [round(x) - 12, round(y) - 12]
+        assert np.linalg.norm(middle - [x, y]) < 3.0                       # 1.5 mm; the fit is off by 4 mm here
+    assert abs(np.median(skin[150:350, 200:300]) - 160 / 255) < 0.01

@@ -1,7 +1,8 @@
 """Skins of people who were photographed, made ready to train fitting.dense_landmarks on.
 
-They lie on the embedded model's chart as fits left them there. Brows are put where the landmarks have them, and skins
-are mixed and moved about, so that heads are not told by their skins.
+They lie on the embedded model's chart: as fits left them there, with brows put where the landmarks have them, or lifted
+from photos anew with all features in place and the hair on. They are mixed and moved about, so that heads are not told
+by their skins.
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from facemodel.camera import project, rotation_matrix
 from facemodel.rasterizer import interpolate, rasterize
+from fitting.texture import extract, fill, pose, texel_shading
 from texgan.actors import draw_actor
 from texgan.lighting import FACE_HEIGHT, SIZE, draw_setup
 from texgan.rendered import photograph
@@ -22,6 +24,8 @@ from texgan.stage import SKIN
 BROWS, BENEATH = slice(0, 10), slice(10, 31)    # of the dense landmarks; nose and lids hold what is below the brows
 FOCAL, SHARE = 2600.0, 0.42      # pixels of a camera far away, and how much of its picture's height the face takes
 GLANCES = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))      # degrees of yaw and pitch at which brows are looked for
+NEAREST, SMOOTHING = 3, 1e-4     # of the embedded vertices around a landmark; of the way in a photo
+DARK, PALEST = 0.35, 1.6  # of the usual light: too dark; over the brightness of the skin beyond: a mistake
 STRIDE = 8                       # texels between the points at which a way is worked out
 ROUNDS = 3                       # of looking and moving
 MIXED, WANDERING = 4, 8          # cells of the chart, each way, in which skins are mixed, and moved about
@@ -57,6 +61,46 @@ def with_brows_placed(stage, binding, skin, detector):
         way = move + _moved(way, move)
         out = _moved(skin, way)
     return out
+
+
+def lifted(stage, model, atlas, photo, fitted, landmarks, beyond):
+    """A photo's skin as a head of ICT-FaceKit wears it: features where its landmarks are, hair and shadows left on.
+
+    What the fit leaves between the head's landmarks, where the chart's way puts them, and those that are seen in the
+    photo is warped away in the photo.
+
+    Parameters
+    ----------
+    model, atlas : the embedded model, facemodel.atlas.Atlas of its chart
+    photo : (H, W, 3) uint8
+    fitted : (Shared, Frame), its fit (fitting.fit.fit_frames)
+    landmarks : (68, 2) pixels, seen in it
+    beyond : (S, S, 3) float32, a skin for what the photo does not show
+
+    Returns
+    -------
+    (S, S, 3) float32, albedo in the embedded chart
+    """
+    shared, frame = fitted
+    height, width = photo.shape[:2]
+    posed = pose(model, model.shape(shared.identity, frame.expression), frame.rotation, frame.translation, shared.focal,
+                 np.array([width / 2, height / 2]))
+    places = stage.mean[stage.landmarks[17:]]
+    distance, near = cKDTree(stage.embedded).query(places, NEAREST)
+    weight = 1 / (distance + 0.1)
+    at = np.einsum("lk,lkd->ld", weight / weight.sum(axis=1, keepdims=True), posed.xy[near])
+    rim = _rim(1) * [width, height]
+    spline = RBFInterpolator(np.concatenate([at, rim]) / width,
+                             np.concatenate([landmarks[17:] - at, np.zeros_like(rim)]), kernel="thin_plate_spline",
+                             smoothing=SMOOTHING)
+    posed = replace(posed, xy=(posed.xy + spline(posed.xy / width)).astype(np.float32))
+    texture, validity = extract(photo, posed, frame.light, model, atlas)
+    # under the jaw and behind it little light falls, and what falls short of it is taken for a pale skin
+    shading = texel_shading(posed, frame.light, model, atlas).mean(axis=2)
+    lit = np.clip((shading / np.median(shading[validity > 0.5]) - DARK) / DARK, 0, 1)
+    pale = texture.mean(axis=2) / np.maximum(beyond.mean(axis=2), 0.02)
+    lit *= np.clip((PALEST - pale) / (PALEST - 1) * 2, 0, 1)
+    return fill(texture, validity * cv2.GaussianBlur(lit, (0, 0), atlas.size / 256), model, atlas, beyond)
 
 
 def varied(stage, binding, skin, other, rng):

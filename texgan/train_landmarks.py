@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
+from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
@@ -38,11 +39,11 @@ from fitting.images import SUFFIXES, read_image
 from fitting.progress import progress_bar
 from texgan.actors import draw_actor
 from texgan.checkpoint import half_precision, write_tensors
-from texgan.dataset import decode
+from texgan.dataset import decode, read_clip
 from texgan.headshots import STORED, bind, identity_of, relief, rendered, turned
 from texgan.perform import skins_of
 from texgan.rendered import FACE_CENTRE
-from texgan.skins import varied, with_brows_placed
+from texgan.skins import lifted, varied, with_brows_placed
 from texgan.split import TEST, VALIDATION
 from texgan.stage import load_stage
 
@@ -53,10 +54,34 @@ WARMING = 0.08                                   # share of the steps until it i
 DISTANCE_FIRST = 0.1                             # share of the steps in which the likelihood takes over from distance
 HEADS, TURNS = 2.0, 20.0                         # weights of the heads' and turns' mean squared errors
 VARIED = 0.85                                    # share of the people with a skin that nobody has
+LIFTED = 0.65                                    # and of those with skins lifted from photos anew, where there are any
 SKIN = 512                                       # pixels per side of the skins that people are drawn with
 AVERAGE = 0.998                                  # of the moving average of the weights
 HELD_OUT = 30                                    # rendered people on whom the error is reported
 EVERY = 250                                      # steps between reports
+
+
+@dataclass(frozen=True)
+class Skin:
+    """A person's skin: path of the texture in a data set, and of the photo that it is from, None where not at hand."""
+
+    texture: Path
+    photo: Path | None
+
+
+def skins_and_photos(dataset, photos):
+    """Skins of a data set's training people; their photos are looked for by name.
+
+    Raises
+    ------
+    InputError : when there are none
+    """
+    named, out = {path.name: path for path in photos}, []
+    for _, texture, _ in skins_of(dataset):
+        info = read_clip(texture.parents[1]).info
+        sources = [name for name in info.source if name not in info.left_out]
+        out.append(Skin(texture, named.get(sources[info.neutral])))
+    return out
 
 
 @dataclass(frozen=True)
@@ -284,22 +309,37 @@ def _prepare(ict_path, skins, scenes):
     model = load_model()
     stage = load_stage(ict_path, model)
     _worker.update(model=model, stage=stage, binding=bind(stage, model), detector=FaceDetector(), skins=skins,
-                   worn={}, scenes=[read_image(path) for path in scenes])
+                   worn={}, scenes=[read_image(path) for path in scenes], atlas=build_atlas(model, SKIN))
 
 
-def _skin(path):
-    """A skin (SKIN, SKIN, 3) float32 of a data set, its brows in their place."""
-    worn = _worker["worn"]
-    if path not in worn:
-        skin = cv2.resize(decode(cv2.imread(str(path))[..., ::-1]), (SKIN, SKIN), interpolation=cv2.INTER_AREA)
-        worn[path] = with_brows_placed(_worker["stage"], _worker["binding"], skin, _worker["detector"])
-    return worn[path]
+def _skin(skin, anew):
+    """A Skin's texture (SKIN, SKIN, 3) float32, its brows in their place, or lifted from its photo anew."""
+    worn, key, stage = _worker["worn"], (skin.texture, anew), _worker["stage"]
+    if key not in worn:
+        known = cv2.resize(decode(cv2.imread(str(skin.texture))[..., ::-1]), (SKIN, SKIN), interpolation=cv2.INTER_AREA)
+        photo, fitted, landmarks = _fitted(skin.photo) if anew else (None, None, None)
+        worn[key] = (with_brows_placed(stage, _worker["binding"], known, _worker["detector"]) if fitted is None else
+                     lifted(stage, _worker["model"], _worker["atlas"], photo, fitted, landmarks, known))
+    return worn[key]
+
+
+def _fitted(path):
+    """A photo (H, W, 3) uint8, its fit (Shared, Frame) and landmarks (68, 2); both None when it shows no face."""
+    image, detector = read_image(path), _worker["detector"]
+    faces = detector.detect(image)
+    if not faces:
+        return image, None, None
+    landmarks = detector.landmarks(image, faces[0].box)
+    shared, (frame,) = fit_frames(_worker["model"], [image], [landmarks], settings=PHOTO)
+    return image, (shared, frame), landmarks
 
 
 def _draw_person(number, seed, poses):
     """Pictures of one rendered person."""
     rng = np.random.default_rng([seed, number])
-    skin, other = (_skin(_worker["skins"][k][1]) for k in rng.integers(len(_worker["skins"]), size=2))
+    chosen = [_worker["skins"][k] for k in rng.integers(len(_worker["skins"]), size=2)]
+    anew = rng.random() < LIFTED and all(skin.photo for skin in chosen)
+    skin, other = (_skin(skin, anew) for skin in chosen)
     if rng.random() < VARIED:
         skin = varied(_worker["stage"], _worker["binding"], skin, other, rng)
     if rng.random() < 0.5:
@@ -313,12 +353,10 @@ def _draw_person(number, seed, poses):
 
 def _turn_photo(number, path, seed, views):
     """Views of one photo; none when no face is found in it."""
-    image, detector, model = read_image(path), _worker["detector"], _worker["model"]
-    faces = detector.detect(image)
-    if not faces:
+    image, fitted, _ = _fitted(path)
+    if fitted is None:
         return []
-    shared, (frame,) = fit_frames(model, [image], [detector.landmarks(image, faces[0].box)], settings=PHOTO)
-    laid, rng = relief(model, image, shared, frame), np.random.default_rng([seed, number, 1])
+    laid, rng = relief(_worker["model"], image, *fitted), np.random.default_rng([seed, number, 1])
     return [(*turned(laid, rng, still=k == 0), None, None) for k in range(views)]
 
 
@@ -437,7 +475,8 @@ def main(argv=None):
         raise InputError("--people: give 2 or more; the last are held out")
     for path in filter(None, (args.out, args.examples)):
         commands.check_writable(path)
-    photos, skins = [p for folder in args.photos for p in pictures_in(folder)], skins_of(args.skins)
+    photos = [p for folder in args.photos for p in pictures_in(folder)]
+    skins = skins_and_photos(args.skins, photos)
     scenes = pictures_in(args.scenes) if args.scenes else []
     model = load_model()
     start = state_in(args.start, model) if args.start else None
