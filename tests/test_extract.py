@@ -119,8 +119,10 @@ def test_a_video_becomes_a_clip_with_a_calm_neutral_frame(tmp_path, model):
 
 @pytest.mark.parametrize("arguments, words", [
     (["nowhere"], "no such file"), (["{empty}"], "no photos or videos"), (["{people}", "--every", "0"], "1 or more"),
-    (["{people}", "--tracks", "nowhere"], "no such folder"), (["{people}", "--people", "nowhere.csv"], "columns")])
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, drawn_people, arguments, words):
+    (["{people}", "--tracks", "nowhere"], "no such folder"), (["{people}", "--people", "nowhere.csv"], "columns"),
+    (["{people}", "--device", "cuda"], "--device cuda: .*CPU")])
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, drawn_people, arguments, words, monkeypatch):
+    monkeypatch.setattr("facemodel.device._has_gpu", lambda: False)
     empty = tmp_path / "empty"
     empty.mkdir()
     given = [a.format(empty=empty, people=drawn_people) for a in arguments]

@@ -393,12 +393,13 @@ def main(argv=None):
         raise InputError(f"{args.folder}: no such folder; give one with ID_neutral.jpg and ID_EXPRESSION.jpg")
     model = load_model(args.model)
     generator = TextureGenerator(model, args.weights, torch_device(args.device))
+    fits_on = "cpu" if args.device == "cpu" else "auto"            # which need more than networks do, to be on a GPU
     videos = read_dataset(args.clips) if args.clips is not None else []
     check_chart(videos, model)
     jobs = strangers([args.folder], generator, args.people.split(",") if args.people else None)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = args.dataset or Path(scratch) / "photos"
-        wrong = extract(jobs, dataset, args.model, workers=args.workers)
+        wrong = extract(jobs, dataset, args.model, workers=args.workers, device=fits_on)
         for name, error in wrong.items():
             print(f"left out {name}: {error}")
         wanted = {j.name for j in jobs}
@@ -410,7 +411,7 @@ def main(argv=None):
         if not args.no_floor:
             twins, used = Path(scratch) / "mirrored", {c.info.name for c in clips}
             pictures = _mirrored([j for j in jobs if j.name in used], scratch)
-            lost = extract(find_jobs(pictures), twins, args.model, workers=args.workers)
+            lost = extract(find_jobs(pictures), twins, args.model, workers=args.workers, device=fits_on)
             for name, error in lost.items():
                 print(f"left out of the floor {name}: {error}")
             table["floor"] = noise_floor(clips, pick(twins) if finished(twins) else [], Masks.of(model))

@@ -22,6 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facemodel.atlas import chart_hash
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.workers import worker_pool
@@ -32,6 +33,7 @@ from fitting.images import SUFFIXES, read_image
 from fitting.lift import Lifter
 from fitting.parameters import Frame, Shared
 from fitting.progress import progress_bar
+from fitting.solver import NUMBA, engine_for
 from fitting.texture import weight_texture
 from fitting.track import FrameTracker, Person, fit_person, read_pictures, residuals_in, track_clip
 from fitting.trackfile import Track, file_hash, load_track, save_track
@@ -134,7 +136,7 @@ def read_people(path):
 
 # ---------------------------------------------------------------- fitting
 
-def track_photos(model, images, landmarks, keys, detector):
+def track_photos(model, images, landmarks, keys, detector, engine=NUMBA):
     """A Track of several photos of one person, each taken from its own place but with one focal length.
 
     Parameters
@@ -143,14 +145,15 @@ def track_photos(model, images, landmarks, keys, detector):
     landmarks : list of (68, 2) float64
     keys : list of int, the photos that identity, albedo and focal length come from
     detector : FaceDetector, for the dense landmarks
+    engine : fitting.solver.Engine
 
     Returns
     -------
     Track
     """
     dense = [detector.dense(images[i], landmarks[i], KEY_LOOKS) for i in keys]
-    person = fit_person(model, [images[i] for i in keys], [landmarks[i] for i in keys], dense=dense)
-    tracker, fitted = FrameTracker(model, person), []
+    person = fit_person(model, [images[i] for i in keys], [landmarks[i] for i in keys], engine, dense)
+    tracker, fitted = FrameTracker(model, person, engine), []
     for image, marks in zip(images, landmarks):
         tracker.forget()
         fitted.append(tracker.step(image, marks))
@@ -239,7 +242,7 @@ def _matrix(axis_angle):
     return cv2.Rodrigues(np.asarray(axis_angle, float))[0]
 
 
-def extract_photos(model, extractor, detector, job):
+def extract_photos(model, extractor, detector, job, engine=NUMBA):
     """(Clip, full-size textures) of a person's photos; raises InputError when none can be used."""
     images = [read_image(p) for p in job.paths]
     names = [_expression_of(p) for p in job.paths]
@@ -253,7 +256,7 @@ def extract_photos(model, extractor, detector, job):
         raise InputError(f"{job.paths[0]}: person {job.identity} has no photo '{known}' to be neutral")
     # as when one photo is all there is of a target, where the neutral one is known
     keys = list(range(len(images))) if known is None else [names.index(known)]
-    track = track_photos(model, images, landmarks, keys, detector)
+    track = track_photos(model, images, landmarks, keys, detector, engine)
     kept = [t for t in range(len(images)) if track.status[t] == "ok"]
     first = calmest(track) if known is None else names.index(known)
     if first not in kept:
@@ -273,7 +276,7 @@ def _expression_of(path):
     return path.stem.split("_", 1)[1] if "_" in path.stem else path.stem
 
 
-def extract_video(model, extractor, detector, job, every=1, track_path=None):
+def extract_video(model, extractor, detector, job, every=1, track_path=None, engine=NUMBA):
     """(Clip, full-size neutral texture) of a video; raises InputError when no frame can be used."""
     (path,) = job.paths
     if track_path is not None and track_path.is_file():
@@ -281,7 +284,7 @@ def extract_video(model, extractor, detector, job, every=1, track_path=None):
         if str(track.source_sha256) != file_hash(path):
             raise InputError(f"{track_path}: is the track of another clip than {path}; delete it to track again")
     else:
-        track = track_clip(model, path, detector, progress=False).track
+        track = track_clip(model, path, detector, progress=False, engine=engine).track
         if track_path is not None:
             save_track(track, track_path)
     usable = [int(t) for t in np.flatnonzero(track.status == "ok")]
@@ -310,22 +313,23 @@ def _frames(path, kept):
 _worker = {}
 
 
-def _prepare(model_name):
+def _prepare(model_name, device):
     cv2.setNumThreads(1)
     model = load_model(model_name)
-    _worker.update(model=model, detector=FaceDetector(), extractor=Extractor(model))
+    _worker.update(model=model, detector=FaceDetector(), extractor=Extractor(model),
+                   engine=engine_for(model, backend_for(device)))
 
 
 def _work(job, dataset, every, tracks):
     """Extracts a job into a data set: (name, None or what is wrong)."""
-    model, detector, extractor = _worker["model"], _worker["detector"], _worker["extractor"]
+    model, detector, extractor, engine = (_worker[k] for k in ("model", "detector", "extractor", "engine"))
     try:
         with threadpool_limits(limits=1, user_api="blas"):
             if job.is_video:
                 track_path = None if tracks is None else tracks / f"{job.name}.npz"
-                clip, full = extract_video(model, extractor, detector, job, every, track_path)
+                clip, full = extract_video(model, extractor, detector, job, every, track_path, engine)
             else:
-                clip, full = extract_photos(model, extractor, detector, job)
+                clip, full = extract_photos(model, extractor, detector, job, engine)
     except InputError as error:
         return job.name, str(error)
     write_clip(dataset, clip, full)
@@ -347,7 +351,7 @@ def is_done(dataset, job, model_hash, every):
         job.neutral is None or info.frames[info.neutral] == job.neutral)
 
 
-def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=None, progress=True):
+def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=None, progress=True, device="auto"):
     """Extracts Jobs into a data set, several at a time; finished ones are kept, with the rights that are given now.
 
     Parameters
@@ -358,6 +362,7 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
     every : int, takes one frame of a video in so many
     tracks : Path or None, folder of NAME.npz to read tracks from and to keep them in
     workers : int, processes; default one per core
+    device : 'auto', 'cpu' or 'cuda', where to fit
 
     Returns
     -------
@@ -367,7 +372,7 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
     todo = [j for j in jobs if not is_done(dataset, j, model_hash, every)]
     Path(dataset, "clips").mkdir(parents=True, exist_ok=True)
     wrong = {}
-    with worker_pool(workers, _prepare, (str(model_name),)) as pool:
+    with worker_pool(workers, _prepare, (str(model_name), device)) as pool:
         with progress_bar(len(todo), "extract", "clip", progress) as bar:
             for done in as_completed([pool.submit(_work, j, dataset, every, tracks) for j in todo]):
                 name, error = done.result()
@@ -396,7 +401,7 @@ def build_parser():
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video take one frame in N (default 1)")
     parser.add_argument("--tracks", type=Path, metavar="FOLDER", help="read tracks from there, or keep them there")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
-    commands.add_model(parser)
+    commands.add_common(parser)
     return parser
 
 
@@ -406,9 +411,10 @@ def main(argv=None):
         raise InputError("--every and --workers: give 1 or more")
     if args.tracks is not None and not args.tracks.is_dir():
         raise InputError(f"{args.tracks}: no such folder; make it or leave --tracks out")
+    backend_for(args.device)                       # says what is missing before any work is done
     jobs = find_jobs(args.inputs, read_people(args.people) if args.people else None, args.rights)
     commands.check_folder(args.out)
-    wrong = extract(jobs, args.out, args.model, args.every, args.tracks, args.workers)
+    wrong = extract(jobs, args.out, args.model, args.every, args.tracks, args.workers, device=args.device)
     for name, error in wrong.items():
         print(f"left out {name}: {error}")
     if all(j.name in wrong for j in jobs):
