@@ -1,8 +1,8 @@
 """Pores where a photo shows no skin: what hair or glasses hid is filled smoothly, and would look like wax beside skin.
 
 Fine detail of skin is a micro-texture, known by its spectrum: white noise, convolved with a piece of the skin that is
-seen, looks like that skin (asymptotic discrete spot noise, B. Galerne, Y. Gousseau, J.-M. Morel, "Random phase textures:
-theory and synthesis", 2011, doi:10.1109/TIP.2010.2052822).
+seen, looks like that skin (asymptotic discrete spot noise: B. Galerne, Y. Gousseau, J.-M. Morel, "Random phase
+textures: theory and synthesis", 2011, doi:10.1109/TIP.2010.2052822).
 """
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_shine
-from compositing.pores import with_pores
 from compositing.occlusion import Occlusion, least, wears_glasses
+from compositing.pores import with_pores
 from fitting.detection import eye_distance
 from fitting.lift import Lifter, Texture
 from texgan.transfer import shrunk

@@ -1,6 +1,7 @@
 """Pictures with dense landmarks, and the training of the network that learns to see them."""
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.spatial.transform import Rotation
 
+import assets
+import texgan.extract as extraction
 import texgan.train_landmarks as training
 from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.errors import InputError
@@ -19,12 +22,13 @@ from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
 from fitting.lift import Texture
 from tests import synthetic
-from tests.test_rendered import needs_ict
+from tests.test_rendered import ICT, needs_ict
 from tests.texture_sets import made_up_clip
 from texgan.dataset import write_clip
 from texgan.headshots import STORED, framed, identity_of, relief, rendered, turned
+from texgan.landmark_examples import Examples, keep, kept, skins_and_photos
 from texgan.rendered import FACE_CENTRE, draw_actor
-from texgan.train_landmarks import Examples, augmented, plain, train, write
+from texgan.train_landmarks import augmented, plain, train, write
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +147,7 @@ def test_turns_and_points_are_moved_alike():
         turn = rotation_matrix(rng.normal(0, 0.3, 3))
         drawn.append((np.zeros((STORED, STORED, 3), np.uint8), np.float32(solid @ turn[:2].T + STORED / 2),
                       np.zeros(4), turn))
-    _, points, identity, turns = augmented(Examples.of(drawn, 4), torch.arange(10), torch.Generator().manual_seed(0))
+    _, points, identity, turns = augmented(Examples.of([drawn], 4), torch.arange(10), torch.Generator().manual_seed(0))
     assert identity.shape == (10, 4)
     for seen, turn in zip(points.double().numpy(), turns.double().numpy()):
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-5)
@@ -160,13 +164,13 @@ def test_rotations_are_those_of_scipy():
 
 def test_examples_are_kept_and_taken_again(tmp_path):
     path = tmp_path / "examples.npz"
-    training.keep(path, dotted(3), dotted(2, seed=1))
-    shots, views = training.kept(path)
+    keep(path, dotted(3), dotted(2, seed=1))
+    shots, views = kept(path)
     assert torch.equal(shots.pictures, dotted(3).pictures) and torch.equal(views.points, dotted(2, seed=1).points)
     assert views.turn.isnan().all() and list(tmp_path.iterdir()) == [path]
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match="examples.npz: no examples"):
-        training.kept(path)
+        kept(path)
 
 
 def dotted(count, points=40, seed=0):
@@ -177,7 +181,7 @@ def dotted(count, points=40, seed=0):
         picture = np.full((STORED, STORED, 3), 70, np.uint8)
         cv2.circle(picture, tuple(int(16 * v - 8) for v in where[0]), 16 * 4, (255, 255, 255), -1, cv2.LINE_AA, 4)
         out.append((picture, where, None, None))
-    return Examples.of(out, 4)
+    return Examples.of([out], 4)
 
 
 @pytest.mark.parametrize("move", [False, True])
@@ -211,7 +215,7 @@ def test_training_learns_and_what_is_written_is_read(tmp_path, model, monkeypatc
         picture[y:y + 30, x:x + 30] = 220
         drawn.append((picture, base + shift, np.full(model.identity_count, shift[0] / 25),
                       rotation_matrix([0, 0.4 + shift[1] / 50, 0])))
-    examples = Examples.of(drawn, model.identity_count)
+    examples = Examples.of([drawn], model.identity_count)
     network = train(examples, None, 80, show=False)
     distance, heads, turns = training.errors(network, examples)
     moved = np.mean([np.linalg.norm(points - base, axis=1).mean() for _, points, *_ in drawn])
@@ -254,7 +258,7 @@ def test_a_skin_s_photo_is_found_by_its_name(tmp_path, model):
     for identity in ("somebody", "without"):
         write_clip(tmp_path, made_up_clip(model, identity), full)
     photos = [tmp_path / name for name in ("somebody_smile.png", "somebody_neutral.png", "without_smile.png")]
-    found = {skin.texture.parents[1].name: skin.photo for skin in training.skins_and_photos(tmp_path, photos)}
+    found = {skin.texture.parents[1].name: skin.photo for skin in skins_and_photos(tmp_path, photos)}
     assert found == {"clip_somebody": photos[1], "clip_without": None}
 
 
@@ -262,8 +266,8 @@ def test_training_goes_on_from_what_was_written(tmp_path, model, monkeypatch):
     """Parts that older weights lack start anew; other networks' weights are refused."""
     monkeypatch.setattr(training, "BATCH", 4)
     points, heads = len(model.dense_landmarks), model.identity_count
-    examples = Examples.of([(picture.numpy(), np.tile(where[:1], (points, 1)), np.zeros(heads), np.eye(3))
-                            for picture, where in zip(dotted(8).pictures, dotted(8).points.numpy())], heads)
+    examples = Examples.of([[(picture.numpy(), np.tile(where[:1], (points, 1)), np.zeros(heads), np.eye(3))
+                             for picture, where in zip(dotted(8).pictures, dotted(8).points.numpy())]], heads)
     path = tmp_path / "first.safetensors"
     write(path, train(examples, None, 2, show=False), np.ones(heads), 0.1, model, [], 8, 0)
     state = training.state_in(path, model)
@@ -281,6 +285,30 @@ def test_training_goes_on_from_what_was_written(tmp_path, model, monkeypatch):
     save_file({}, path)
     with pytest.raises(InputError, match="lacks parts"):
         training.state_in(path, model)
+
+
+@needs_ict
+@pytest.mark.slow
+def test_the_command_draws_trains_and_keeps(tmp_path, model, monkeypatch, capsys):
+    """People of one skin, lifted from its photo, and the photo turned; a second run takes what the first has drawn."""
+    photos, skins = tmp_path / "photos", tmp_path / "skins"
+    photos.mkdir()
+    shutil.copy(assets.path("demo/demo.jpg"), photos / "demo_neutral.jpg")
+    assert extraction.main([str(photos), "-o", str(skins), "--workers", "1"]) == 0
+    monkeypatch.setattr(training, "BATCH", 4)
+    out, examples = tmp_path / "out.safetensors", tmp_path / "examples.npz"
+    command = [str(photos), "--skins", str(skins), "--ict", str(ICT), "-o", str(out), "--examples", str(examples),
+               "--people", "2", "--poses", "2", "--views", "2", "--steps", "2", "--workers", "1"]
+    training.main(command)
+    shots, views = kept(examples)
+    assert shots.person.tolist() == [0, 0, 1, 1] and views.person.tolist() == [0, 0]
+    assert not shots.turn.isnan().any() and views.turn.isnan().all()
+    assert "2 rendered and 2 turned pictures; 2 rendered ones held out" in capsys.readouterr().out
+    DensePredictor(out)                                                    # can be read
+    before = examples.read_bytes()
+    training.main(command)
+    assert examples.read_bytes() == before and {p.name for p in tmp_path.iterdir()} == {
+        "photos", "skins", "out.safetensors", "examples.npz"}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
