@@ -45,7 +45,7 @@ PORES = 1 / 128              # of the chart's side: what is finer is no skin's c
 def without_hair(model, texture, atlas):
     """A neutral texture whose forehead is bare: hair that falls into it would stay on another head's forehead.
 
-    Above the brows what is much darker than the face's skin counts as hair, as do narrow upright strands that are
+    Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright strands that are
     darker than what lies beside them (folds lie across), and their surroundings for the light they take. How much
     darker is measured by how uneven the skin is below the brows: dark skin that shines is twice as uneven as pale
     skin. Dots are no hair. What is hair is filled like what the photo does not show.
@@ -88,10 +88,12 @@ def without_hair(model, texture, atlas):
 
 
 def above_brows(model, atlas):
-    """The forehead and the temples beside it, above the brows: (S, S) float32 in [0, 1]."""
-    brows = model.regions["eyebrows"] > 0.5
-    top = model.mean[brows, 1].min() - BROW_MARGIN              # y is down
-    weight = model.regions["face"] * np.clip((top - model.mean[:, 1]) / 4, 0, 1) * (model.regions["eyebrows"] < 0.05)
+    """The forehead above the brows, and the temples beside them down to the eyes: (S, S) float32 in [0, 1]."""
+    brows, aside, down = model.regions["eyebrows"] > 0.5, np.abs(model.mean[:, 0]), model.mean[:, 1]
+    top, tail, eyes = down[brows].min() - BROW_MARGIN, aside[brows].max(), down[model.landmarks[[36, 45]]].mean()
+    fade = lambda distance: np.clip(distance / 4, 0, 1)
+    above, beside = fade(top - down), fade(aside - tail) * fade(eyes - down)
+    weight = model.regions["face"] * np.maximum(above, beside) * (model.regions["eyebrows"] < 0.05)
     return weight_texture(model, weight, atlas)
 
 

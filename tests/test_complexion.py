@@ -176,6 +176,19 @@ def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, chart, albed
     assert (out.rgb[below] == rgb[below]).all() and (out.validity[below] == 1).all()
 
 
+def test_a_hat_over_the_temples_goes_and_the_brow_beside_it_stays(model, chart):
+    clean = drawn(model)
+    tail, corner = (model.uv[model.landmarks[k]] * [LARGE, -LARGE] + [0, LARGE] for k in (17, 36))
+    hat = np.zeros((LARGE, LARGE), bool)
+    hat[int(tail[1]) - 30:int(corner[1]) - 12, int(tail[0]) - 45:int(tail[0]) - 20] = True
+    hat &= skin_weight(model, chart) > 0.5
+    assert hat.sum() > 300
+    out = without_hair(model, Texture(np.where(hat[..., None], 0.2 * clean.rgb, clean.rgb), clean.validity), chart)
+    assert np.abs(out.rgb - clean.rgb)[hat].mean() < 0.05
+    brows = region_texture(model, "eyebrows", chart) > 0.5
+    np.testing.assert_array_equal(out.rgb[brows], clean.rgb[brows])
+
+
 def test_a_bare_forehead_with_folds_is_left_alone(model, chart):
     clean = drawn(model)
     rows, columns = np.nonzero(above_brows(model, chart) > 0.9)
