@@ -1,13 +1,13 @@
 """A photo's skin, made ready to be lit by another light on another head.
 
-What falls into the forehead, what shines, and what only the photo's light makes uneven would stay where it is: hair
-goes, shine is dimmed, and the two halves of a face are as bright as each other. Colour varies from place to place in
-every skin, the more the darker it is: in ratios, the spread about the median colour halves while brightness grows by
-e^0.5, among the 63 people of the London set, and in none of them is it half as large again. More than that is light of
-several colours and is drawn together; so is a dark skin's on a paler head, since compositing.tone gives a face the
-source's tone by a factor, which leaves ratios as they are: orange lids and a grey brow. Light and dark go the same way:
-what of a skin is lighter or darker than on the mean face is so the more the darker the skin is, and on a paler head
-would be blotches.
+What falls into the forehead, what shines or is mirrored in glasses, and what only the photo's light makes uneven would
+stay where it is: hair goes, shine and reflections are dimmed, and the two halves of a face are as bright as each other.
+Colour varies from place to place in every skin, the more the darker it is: in ratios, the spread about the median
+colour halves while brightness grows by e^0.5, among the 63 people of the London set, and in none of them is it half as
+large again. More than that is light of several colours and is drawn together; so is a dark skin's on a paler head,
+since compositing.tone gives a face the source's tone by a factor, which leaves ratios as they are: orange lids and a
+grey brow. Light and dark go the same way: what of a skin is lighter or darker than on the mean face is so the more the
+darker the skin is, and on a paler head would be blotches.
 """
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ MOST_UNEVEN = 2.0            # times that; with more, hair lies there, too
 NEAR_HAIR = 0.06             # of the chart's side
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
+LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
 MATT, SHINIEST = 1.15, 1.45  # likewise: what is left alone, and the brightest that is left
@@ -45,10 +46,10 @@ PORES = 1 / 128              # of the chart's side: what is finer is no skin's c
 def without_hair(model, texture, atlas):
     """A neutral texture whose forehead is bare: hair that falls into it would stay on another head's forehead.
 
-    Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright strands that are
-    darker than what lies beside them (folds lie across), and their surroundings for the light they take. How much
-    darker is measured by how uneven the skin is below the brows: dark skin that shines is twice as uneven as pale
-    skin. Dots are no hair. What is hair is filled like what the photo does not show.
+    Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright
+    strands that are darker than what lies beside them (folds lie across), and their surroundings for the light they
+    take. How much darker is measured by how uneven the skin is below the brows: dark skin that shines is twice as
+    uneven as pale skin. Dots are no hair. What is hair is filled like what the photo does not show.
 
     Parameters
     ----------
@@ -85,6 +86,29 @@ def without_hair(model, texture, atlas):
     validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
     fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has the hair in it
     return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
+
+
+def without_reflections(model, texture, atlas):
+    """A neutral texture, of a photo with glasses, without what their lenses mirror on the skin around the eyes.
+
+    There what is brighter than elsewhere, next to the mean face, is brought down to MIRRORED, and takes the tint of the
+    skin instead of the light's. Parameters and result as of without_shine.
+    """
+    middle = [model.mean[model.landmarks[k:k + 6]].mean(axis=0) for k in (36, 42)]
+    distance = np.min([np.linalg.norm(model.mean - m, axis=1) for m in middle], axis=0)
+    inside = np.clip((LENS - distance) / 4, 0, 1) * (1 - model.regions["eyes"]) * (1 - model.regions["eyebrows"])
+    behind = weight_texture(model, inside, atlas)
+    log = _log(texture.rgb)
+    away = log.mean(axis=2) - _log(albedo_texture(model, None, atlas)).mean(axis=2)
+    seen = (texture.validity * skin_weight(model, atlas) > 0.5) & (behind == 0)
+    if not seen.any():
+        return texture
+    away = cv2.GaussianBlur(away, (0, 0), PORES * atlas.size / 2) - np.median(away[seen])
+    excess = (behind * np.maximum(away - MIRRORED, 0))[..., None]
+    tint = log - log.mean(axis=2, keepdims=True)
+    log = log - excess + np.minimum(excess / MIRRORED, 1) * (np.median(tint[seen], axis=0) - tint)
+    rgb = np.where(excess > 0, np.exp(log), texture.rgb)
+    return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
 
 def above_brows(model, atlas):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_shine
+from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_reflections, without_shine
 from compositing.occlusion import Occlusion, least, wears_glasses
 from compositing.pores import with_pores
 from fitting.detection import eye_distance
@@ -46,17 +46,19 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     -------
     TargetFace
     """
-    lifter, free = Lifter(model, size), things and _free(model, image, track, things)
+    glasses = things is not None and wears_glasses(model, track, {0: image}, things)
+    lifter, free = Lifter(model, size), things and _free(model, image, track, things, glasses)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
     texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
-    for better in (without_hair, without_shine, evenly_lit, evenly_coloured, with_pores):
+    steps = [without_hair, without_shine, evenly_lit, evenly_coloured, with_pores]
+    for better in [without_reflections, *steps] if glasses else steps:
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)
 
 
-def _free(model, image, track, things):
+def _free(model, image, track, things, glasses):
     """Where nothing lies before the face in a photo: (H, W) float32, or None where that is everywhere."""
-    thing, rim = Occlusion(model, track, things, wears_glasses(model, track, {0: image}, things)).keep(image, 0)
+    thing, rim = Occlusion(model, track, things, glasses).keep(image, 0)
     if rim is not None:
         reach = max(1, round(RIM_WIDER * eye_distance(track.landmarks[0])))
         rim = cv2.erode(rim, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))

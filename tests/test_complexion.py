@@ -7,6 +7,7 @@ from compositing.complexion import (
     HALVES_DIFFER,
     LIGHT_SLOPE,
     MARK,
+    MIRRORED,
     MOST,
     above_brows,
     evenly_coloured,
@@ -15,6 +16,7 @@ from compositing.complexion import (
     suited_to,
     usual_spread,
     without_hair,
+    without_reflections,
     without_shine,
 )
 from facemodel.atlas import build_atlas
@@ -174,6 +176,25 @@ def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, chart, albed
     assert np.abs(out.rgb - clean.rgb)[hair].mean() < 0.05 * albedo and out.validity[hair].max() < 0.1
     below = above_brows(model, chart) == 0
     assert (out.rgb[below] == rgb[below]).all() and (out.validity[below] == 1).all()
+
+
+def test_what_lenses_mirror_becomes_skin_and_all_else_stays(model, chart):
+    clean = Texture(0.8 * albedo_texture(model, None, chart), np.ones((LARGE, LARGE), np.float32))
+    x, y = model.uv[model.landmarks[[36, 41]]].mean(axis=0) * [LARGE, -LARGE] + [0, LARGE]
+    spot, cheek = np.zeros((2, LARGE, LARGE), bool)
+    spot[int(y) + 14:int(y) + 26, int(x) - 8:int(x) + 8] = True
+    cheek[int(y) + 100:int(y) + 112, int(x) - 8:int(x) + 8] = True
+    assert (skin_weight(model, chart)[spot | cheek] > 0.4).all()
+    rgb = np.where((spot | cheek)[..., None], np.float32(1.0), clean.rgb)                     # white
+    out = without_reflections(model, Texture(rgb, clean.validity), chart).rgb
+    inner = cv2.erode(spot.astype(np.uint8), np.ones((7, 7))) > 0
+    luminance = lambda a: float(np.log(a[inner].mean(axis=1)).mean())
+    assert luminance(out) < luminance(clean.rgb) + MIRRORED + 0.1 < luminance(rgb)
+    ratio = out[inner].mean(axis=0) / clean.rgb[inner].mean(axis=0)
+    assert ratio.max() / ratio.min() < 1.05                                                   # of the skin's tint
+    np.testing.assert_array_equal(out[cheek], rgb[cheek])
+    away = cv2.dilate(spot.astype(np.uint8), np.ones((25, 25))) == 0
+    np.testing.assert_array_equal(out[away], rgb[away])
 
 
 def test_a_hat_over_the_temples_goes_and_the_brow_beside_it_stays(model, chart):
