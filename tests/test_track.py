@@ -123,7 +123,8 @@ def test_a_covered_face_is_not_trusted_and_is_again_when_it_is_free(model, perso
     # the free half still holds the head: it hardly turns, and two frames later hardly anything is left
     for t in COVERED:
         assert degrees_between(found[t].frame.rotation, usual[t].frame.rotation) < 6
-    assert degrees_between(found[-1].frame.rotation, usual[-1].frame.rotation) < 0.6
+    after = [degrees_between(f.frame.rotation, u.frame.rotation) for f, u in zip(found, usual)][COVERED.stop + 1:]
+    assert after[0] < 0.3 and after[-1] < 0.6               # in the last frame two poses explain the laugh about alike
     a, b = (model.shape(person.shared.identity, f[-1].frame.expression)[model.landmarks] for f in (found, usual))
     assert np.linalg.norm(a - b, axis=1).mean() < 0.5                           # millimetres
 
