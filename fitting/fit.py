@@ -178,7 +178,7 @@ def taken(choice):
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def fit_image(model, image, detector, face="largest", path="image", settings=PHOTO, option="--face", engine=NUMBA):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
-    faces = detector.detect(image)
+    faces = detector.detect_in_photo(image)
     chosen = choose_face(faces, face, path, option)
     landmarks = detector.landmarks(image, chosen.box)
     shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings, engine=engine,

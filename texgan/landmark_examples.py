@@ -128,7 +128,7 @@ def _skin(skin, anew):
 def _fitted(path):
     """A photo (H, W, 3) uint8, its fit (Shared, Frame) and landmarks (68, 2); both None when it shows no face."""
     image, detector = read_image(path), _worker["detector"]
-    faces = detector.detect(image)
+    faces = detector.detect_in_photo(image)
     if not faces:
         return image, None, None
     landmarks = detector.landmarks(image, faces[0].box)
