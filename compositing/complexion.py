@@ -44,7 +44,7 @@ PORES = 1 / 128              # of the chart's side: what is finer is no skin's c
 
 
 def without_hair(model, texture, atlas):
-    """A neutral texture whose forehead is bare: hair that falls into it would stay on another head's forehead.
+    """A neutral texture whose forehead and temples are bare: hair there would stay on another head's forehead.
 
     Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright
     strands that are darker than what lies beside them (folds lie across), and their surroundings for the light they
@@ -60,7 +60,7 @@ def without_hair(model, texture, atlas):
     -------
     fitting.lift.Texture, validity 0 where hair was
     """
-    forehead, skin = above_brows(model, atlas), skin_weight(model, atlas)
+    forehead, skin = forehead_and_temples(model, atlas), skin_weight(model, atlas)
     luminance, seen = texture.rgb.mean(axis=2), texture.validity > 0.5
     reference = luminance[seen & (skin > 0.5) & (forehead < 0.1)]
     if not reference.size:
@@ -70,7 +70,7 @@ def without_hair(model, texture, atlas):
     width = STRAND * atlas.size
     across = np.ones((1, 2 * round(width) + 1), np.uint8)
     depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across)
-    below = seen & (_between(model, atlas) * skin > 0.5)
+    below = seen & (_between(model, atlas) * skin > 0.5) & (forehead < 0.1)
     uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
     disc = lambda radius: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
     sure = ((soft < HAIR ** uneven) | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
@@ -111,7 +111,7 @@ def without_reflections(model, texture, atlas):
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
 
-def above_brows(model, atlas):
+def forehead_and_temples(model, atlas):
     """The forehead above the brows, and the temples beside them down to the eyes: (S, S) float32 in [0, 1]."""
     brows, aside, down = model.regions["eyebrows"] > 0.5, np.abs(model.mean[:, 0]), model.mean[:, 1]
     top, tail, eyes = down[brows].min() - BROW_MARGIN, aside[brows].max(), down[model.landmarks[[36, 45]]].mean()

@@ -33,7 +33,8 @@ def with_pores(model, texture, atlas):
     """
     known = np.clip((texture.validity - 0.15) / 0.35, 0, 1)     # as fitting.texture.fill has it
     skin = skin_weight(model, atlas)
-    hidden = (1 - known) * (1 - known[:, ::-1]) * region_texture(model, "face", atlas) * (skin > 0)
+    hidden = (1 - known) * (1 - known[:, ::-1]) * region_texture(model, "face", atlas)
+    hidden *= np.clip(4 * skin - 1, 0, 1)                       # no brows, lips and eyes; lids, which weigh by half
     log = np.log(np.maximum(texture.rgb, 0.02))
     fine = log - cv2.GaussianBlur(log, (0, 0), BROAD * atlas.size)
     piece = _usual_piece(fine, known * skin, round(PIECE * atlas.size))

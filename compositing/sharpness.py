@@ -16,6 +16,7 @@ BLURS = np.float32([0, 0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.25, 1.5])      # stan
 COARSE = 1.5                 # pixels: what is broader is no fine detail
 FAINTEST = 0.5               # of the contrast of pores that is left at least
 PORES = 3.0                  # times the usual detail: what is stronger is no pore
+LEVEL = 0.5 / 255            # detail that 8 bits show; a frame with less is black or white, and says nothing of pores
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 
 
@@ -73,10 +74,10 @@ class SharpnessMatch:
         values = np.minimum.accumulate([detail(_blurred(grey, sigma), inside[part]) for sigma in BLURS])
         blur = min(float(np.interp(-wanted[k], -values[:, k], BLURS)) for k in range(2))
         self._blur = _remembered(self._blur, blur)
-        own = usual_detail(_blurred(grey, self._blur), inside[part])
-        contrast = np.clip(usual_detail(seen, inside[part]) / max(own, 1e-9), FAINTEST, 1)
-        self._contrast = _remembered(self._contrast, float(contrast))
-        return _cored(_blurred(rgb, self._blur), self._contrast, inside)
+        own, usual = usual_detail(_blurred(grey, self._blur), inside[part]), usual_detail(seen, inside[part])
+        if usual > LEVEL:
+            self._contrast = _remembered(self._contrast, float(np.clip(usual / max(own, 1e-9), FAINTEST, 1)))
+        return _cored(_blurred(rgb, self._blur), 1 if self._contrast is None else self._contrast, inside)
 
 
 def _remembered(before, now):

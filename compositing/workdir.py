@@ -14,12 +14,12 @@ since the result could be neither program's.
 
 Why a run that was killed gives the same bytes: all that it makes comes in pieces (fitting.checkpoint.Journal) of a
 fixed number of frames, each written whole or not at all together with the state in which the work goes on: of the
-follower, the tracker and the smoother while tracking; of the seam, the colour gain, the mouth's flow, the eyes and
-what lies before the face while compositing. An undisturbed run passes through exactly the same states. The compositor
-releases all frames at the end of a piece, its last labels bind the next frame's as always. A piece is encoded by an
-encoder of its own (compositing.video_writer); what is kept are its packets, and the file is made of them at the end.
-Nothing depends on where a run was stopped. Whoever gives a stage a memory from frame to frame adds it to that stage's
-state().
+follower, the tracker and the smoother while tracking; of the seam, the colour gain, the sharpness, the steadying,
+the mouth's flow, the eyes and what lies before the face while compositing. An undisturbed run passes through exactly
+the same states. The compositor releases all frames at the end of a piece, its last labels bind the next frame's as
+always. A piece is encoded by an encoder of its own (compositing.video_writer); what is kept are its packets, and the
+file is made of them at the end. Nothing depends on where a run was stopped. Whoever gives a stage a memory from frame
+to frame adds it to that stage's state().
 
 By default the folder lies beside the result (OUT.mp4.work) and is removed when the result is whole, or when there is
 nothing in it worth keeping: who learns only after a power cut that there was an option would have lost the night. A

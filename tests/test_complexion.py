@@ -9,9 +9,9 @@ from compositing.complexion import (
     MARK,
     MIRRORED,
     MOST,
-    above_brows,
     evenly_coloured,
     evenly_lit,
+    forehead_and_temples,
     skin_colour,
     suited_to,
     usual_spread,
@@ -164,7 +164,7 @@ def test_skin_shines_between_the_hairs_of_brows_too(model, chart):
 
 @pytest.mark.parametrize("albedo", [0.15, 0.6])
 def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, chart, albedo):
-    clean, forehead = drawn(model, albedo), above_brows(model, chart) > 0.9
+    clean, forehead = drawn(model, albedo), forehead_and_temples(model, chart) > 0.9
     rows, columns = np.nonzero(forehead)
     top, left = rows.min(), int(np.percentile(columns, 30))
     rgb = clean.rgb.copy()
@@ -174,7 +174,7 @@ def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, chart, albed
     assert hair.sum() > 500
     out = without_hair(model, Texture(rgb, clean.validity), chart)
     assert np.abs(out.rgb - clean.rgb)[hair].mean() < 0.05 * albedo and out.validity[hair].max() < 0.1
-    below = above_brows(model, chart) == 0
+    below = forehead_and_temples(model, chart) == 0
     assert (out.rgb[below] == rgb[below]).all() and (out.validity[below] == 1).all()
 
 
@@ -212,7 +212,7 @@ def test_a_hat_over_the_temples_goes_and_the_brow_beside_it_stays(model, chart):
 
 def test_a_bare_forehead_with_folds_is_left_alone(model, chart):
     clean = drawn(model)
-    rows, columns = np.nonzero(above_brows(model, chart) > 0.9)
+    rows, columns = np.nonzero(forehead_and_temples(model, chart) > 0.9)
     rgb = clean.rgb.copy()
     for row in (int(np.percentile(rows, p)) for p in (40, 60)):
         rgb[row:row + 4, columns.min():columns.max()] *= 0.8
@@ -222,7 +222,7 @@ def test_a_bare_forehead_with_folds_is_left_alone(model, chart):
 
 def test_dark_skin_that_shines_is_no_hair(model, chart):
     """Mottled all over, as much on the cheeks as on the forehead; a black fringe on it is hair still."""
-    clean, forehead = drawn(model, 0.3), above_brows(model, chart) > 0.9
+    clean, forehead = drawn(model, 0.3), forehead_and_temples(model, chart) > 0.9
     noise = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(LARGE, LARGE)).astype(np.float32), (0, 0), 3)
     mottled = Texture(clean.rgb * np.exp(0.07 * noise / noise.std())[..., None], clean.validity)
     out = without_hair(model, mottled, chart)

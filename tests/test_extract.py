@@ -11,7 +11,9 @@ import pytest
 
 from facemodel.errors import InputError
 from facemodel.workers import worker_pool
+from fitting.detection import FaceDetector
 from fitting.lift import Texture
+from fitting.solver import NUMBA, Engine
 from tests.texture_sets import made_up_clip
 from texgan import extract as extraction
 from texgan.dataset import decode, read_dataset, write_clip
@@ -48,6 +50,24 @@ def test_textures_of_one_person_agree_where_the_skin_stays(dataset, model):
     assert gap(one.textures[0], one.textures[1]) < 0.02 < gap(one.textures[0], two.textures[0])
 
 
+def test_photos_are_fitted_by_the_engine_that_is_asked_for(drawn_people, model):
+    drawn = []
+    counting = Engine(lambda *args, **more: drawn.append(1) or NUMBA.rasterize(*args, **more))
+    (job, _) = find_jobs([drawn_people])
+    extraction.extract_photos(model, extraction.Extractor(model), FaceDetector(), job, counting)
+    assert len(drawn) > 10
+
+
+def test_processes_that_share_a_gpu_are_few(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(extraction, "backend_for", lambda _: SimpleNamespace(torch_device="cuda"))
+    monkeypatch.setattr(extraction, "worker_pool", lambda workers, *_: asked.append(workers) or worker_pool(1))
+    extraction.extract([], tmp_path / "set", workers=16, progress=False)
+    monkeypatch.setattr(extraction, "backend_for", lambda _: SimpleNamespace(torch_device=None))
+    extraction.extract([], tmp_path / "set", workers=16, progress=False)
+    assert asked == [extraction.GPU_WORKERS, 16]
+
+
 def test_finished_clips_are_kept_and_changed_ones_are_made_again(dataset, drawn_people, model, tmp_path):
     jobs = find_jobs([drawn_people])
     assert all(is_done(dataset, j, model.hash, 1) for j in jobs)
@@ -81,7 +101,7 @@ def test_a_photo_that_does_not_fit_is_named_in_every_run(tmp_path, model, monkey
     for name, value in (("choose_face", lambda *_: SimpleNamespace(box=None)), ("Lifter", lambda *_: lifter),
                         ("track_photos", lambda *_: SimpleNamespace(status=np.array(["ok", "ok", "lost"])))):
         monkeypatch.setattr(extraction, name, value)
-    detector = SimpleNamespace(detect=lambda _: image, landmarks=lambda *_: None)
+    detector = SimpleNamespace(detect_in_photo=lambda _: image, landmarks=lambda *_: None)
     (job,) = find_jobs(paths)
     clip, full = extraction.extract_photos(model, extractor, detector, job)
     assert clip.info.frames == ["neutral", "smile"] and clip.info.left_out == ["q_hidden.png"] and set(full) == {0, 1}

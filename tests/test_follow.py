@@ -5,7 +5,7 @@ import pytest
 
 from facemodel.errors import InputError
 from fitting import checkpoint
-from fitting.detection import FaceDetector, eye_distance
+from fitting.detection import WEAK, FaceDetector, eye_distance
 from fitting.follow import FULL_SEARCH_EVERY, PATIENCE, Following, choose_key_frames, follow
 from tests import clips
 
@@ -174,3 +174,18 @@ def test_the_leftmost_and_the_rightmost(detector, two_faces):
     for choice, left in (("leftmost", True), ("rightmost", False)):
         x = follow(two_faces[:2], detector, choice).landmarks[..., 0].mean(axis=1)
         assert ((x < 360) == left).all()
+
+
+def test_a_tilted_head_is_found_in_a_photo_if_landmarks_are_sure_of_it(detector):
+    """A head that the detector all but misses, and the same further turned, where landmarks end up beside the face."""
+    frame = next(iter(clips.demo_frames(1)))
+    height, width = frame.shape[:2]
+    turned = lambda degrees: cv2.warpAffine(frame, cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1),
+                                            (width, height), borderMode=cv2.BORDER_REPLICATE)
+    assert not detector.detect(turned(46)) and not detector.detect(turned(52))
+    assert detector.detect(turned(52), threshold=WEAK)
+    (found,) = detector.detect_in_photo(turned(46))
+    (upright,) = detector.detect(frame)
+    assert np.linalg.norm(found.centre - upright.centre) < upright.size / 2 and WEAK <= found.score < 0
+    assert not detector.detect_in_photo(turned(52))
+    assert [f.score for f in detector.detect_in_photo(frame)] == [upright.score]

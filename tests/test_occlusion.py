@@ -9,6 +9,7 @@ import torch
 
 import compositing.pieces
 import compositing.replace
+from compositing import target as targets
 from compositing.occluders import draw_glasses, draw_hand
 from compositing.occlusion import Occlusion, OcclusionDetector, Placer, believed, guided, wears_glasses
 from compositing.occlusion_crops import EYES, OBJECT, STRIP, View, cut, layout, placement
@@ -257,6 +258,17 @@ def test_glasses_come_off_a_target(model, act, detector):
     off, on = np.abs(texture(worn, detector) - bare), np.abs(texture(worn) - bare)
     frame = on.max(axis=2) > 0.15
     assert frame.sum() > 200 and off[frame].mean() < 0.4 * on[frame].mean()
+
+
+@pytest.mark.parametrize("worn", [False, True])
+def test_reflections_go_where_glasses_are_worn_and_pores_come_last(model, act, detector, monkeypatch, worn):
+    pictures, track = act
+    names, done = ["without_hair", "without_shine", "evenly_lit", "evenly_coloured", "with_pores"], []
+    for name in ["without_reflections", *names]:
+        monkeypatch.setattr(targets, name, lambda _, texture, __, name=name: done.append(name) or texture)
+    monkeypatch.setattr(targets, "wears_glasses", lambda *_: worn)
+    target_from_photo(model, pictures[0], cut_track(track, Span(0, 1)), 256, detector)
+    assert done == (names if not worn else ["without_reflections", *names])
 
 
 def test_drawn_things():

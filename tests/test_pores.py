@@ -50,6 +50,16 @@ def test_hidden_skin_gets_pores_like_those_that_are_seen(model, atlas):
     assert np.array_equal(with_pores(model, texture, atlas).rgb, done.rgb)
 
 
+def test_features_that_are_not_seen_get_no_pores(model, atlas):
+    regions = {name: region_texture(model, name, atlas) for name in ("eyebrows", "eyes", "mouth_interior", "lips")}
+    unseen = np.max(list(regions.values()), axis=0) > 0
+    texture = Texture(speckled(), (~unseen).astype(np.float32))
+    done = with_pores(model, texture, atlas)
+    assert not np.array_equal(done.rgb, texture.rgb)                                # the skin beside them
+    for name, region in regions.items():
+        np.testing.assert_array_equal(done.rgb[region > 0.9], texture.rgb[region > 0.9], name)
+
+
 def test_a_beard_is_no_usual_skin(model, atlas):
     true, hole = speckled(), hole_in(model, atlas)
     chin = np.arange(SIZE)[:, None] > 0.72 * SIZE

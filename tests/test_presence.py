@@ -116,3 +116,9 @@ def test_sharpness_remembers():
     match.reset()
     match(sharp, sharp, INSIDE)
     assert match.state() == {"blur": 0, "contrast": 1}
+
+
+def test_a_black_frame_says_nothing_of_pores():
+    match, rendered = SharpnessMatch(), rgb(0.5 + 0.06 * (NOISE - NOISE.mean()))
+    match(np.zeros_like(rendered), rendered, INSIDE)
+    assert match.state()["contrast"] is None

@@ -47,6 +47,7 @@ FULL_SIZE = 1024
 NEUTRAL = "neutral"
 PHOTO_SCRIPT = "photos"
 STILL = 3                # times a photo is looked at, so that its occlusions weigh as in a clip
+GPU_WORKERS = 2          # processes that share a GPU's memory
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
     every : int, takes one frame of a video in so many
     tracks : Path or None, folder of NAME.npz to read tracks from and to keep them in
     workers : int, processes; default one per core
-    device : 'auto', 'cpu' or 'cuda', where to fit
+    device : 'auto', 'cpu' or 'cuda', where to fit; on a GPU by GPU_WORKERS processes at most
 
     Returns
     -------
@@ -370,6 +371,8 @@ def extract(jobs, dataset, model_name="commons", every=1, tracks=None, workers=N
     """
     model_hash = load_model(model_name).hash
     todo = [j for j in jobs if not is_done(dataset, j, model_hash, every)]
+    if backend_for(device).torch_device:
+        workers = min(workers or os.cpu_count(), GPU_WORKERS)
     Path(dataset, "clips").mkdir(parents=True, exist_ok=True)
     wrong = {}
     with worker_pool(workers, _prepare, (str(model_name), device)) as pool:

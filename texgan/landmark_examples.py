@@ -18,6 +18,7 @@ from fitting.detection import FaceDetector
 from fitting.fit import PHOTO, fit_frames
 from fitting.images import SUFFIXES, read_image
 from fitting.progress import progress_bar
+from fitting.trackfile import file_hash
 from texgan.actors import draw_actor
 from texgan.dataset import decode, read_clip
 from texgan.headshots import bind, identity_of, relief, rendered, turned
@@ -74,17 +75,17 @@ class Skin:
 
 
 def skins_and_photos(dataset, photos):
-    """Skins of a data set's training people; their photos are looked for by name.
+    """Skins of a data set's training people; their photos are known by their bytes.
 
     Raises
     ------
     InputError : when there are none
     """
-    named, out = {path.name: path for path in photos}, []
+    known, out = {file_hash(path): path for path in photos}, []
     for _, texture, _ in skins_of(dataset):
         info = read_clip(texture.parents[1]).info
-        sources = [name for name in info.source if name not in info.left_out]
-        out.append(Skin(texture, named.get(sources[info.neutral])))
+        sources = [sha for name, sha in zip(info.source, info.sha256) if name not in info.left_out]
+        out.append(Skin(texture, known.get(sources[info.neutral])))
     return out
 
 

@@ -95,6 +95,8 @@ def lifted(stage, model, atlas, photo, fitted, landmarks, beyond):
                              smoothing=SMOOTHING)
     posed = replace(posed, xy=(posed.xy + spline(posed.xy / width)).astype(np.float32))
     texture, validity = extract(photo, posed, frame.light, model, atlas)
+    if not (validity > 0.5).any():
+        return beyond
     # under the jaw and behind it little light falls, and what falls short of it is taken for a pale skin
     shading = texel_shading(posed, frame.light, model, atlas).mean(axis=2)
     lit = np.clip((shading / np.median(shading[validity > 0.5]) - DARK) / DARK, 0, 1)
