@@ -2,8 +2,8 @@
 
 Two measures have to agree that the rendering is too sharp to be blurred. One is the energy of fine detail. The other is
 its share in all detail, from which the contrast cancels: a smooth skin in a sharp video is not taken for a soft video.
-What of pores is still stronger than the frame's is made fainter, by coring: soft light, make-up and compression take
-pores from a video's skin, while eyes and lips stay sharp.
+If pores, and all fine detail together, are still stronger than the frame's, pores are made fainter by coring: soft
+light, make-up and compression take pores from a video's skin, while eyes and lips stay sharp.
 """
 from __future__ import annotations
 
@@ -74,9 +74,12 @@ class SharpnessMatch:
         values = np.minimum.accumulate([detail(_blurred(grey, sigma), inside[part]) for sigma in BLURS])
         blur = min(float(np.interp(-wanted[k], -values[:, k], BLURS)) for k in range(2))
         self._blur = _remembered(self._blur, blur)
-        own, usual = usual_detail(_blurred(grey, self._blur), inside[part]), usual_detail(seen, inside[part])
+        usual, soft = usual_detail(seen, inside[part]), _blurred(grey, self._blur)
         if usual > LEVEL:
-            self._contrast = _remembered(self._contrast, float(np.clip(usual / max(own, 1e-9), FAINTEST, 1)))
+            ratio = usual / max(usual_detail(soft, inside[part]), 1e-9)
+            stronger = detail(soft, inside[part])[0] > wanted[0]
+            contrast = float(np.clip(ratio, FAINTEST, 1)) if stronger else 1.0
+            self._contrast = _remembered(self._contrast, contrast)
         return _cored(_blurred(rgb, self._blur), 1 if self._contrast is None else self._contrast, inside)
 
 
