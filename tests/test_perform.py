@@ -9,7 +9,6 @@ from fitting.lift import Texture
 from fitting.texture import albedo_texture
 from tests.test_rendered import ICT, needs_ict
 from tests.texture_sets import made_up_clip
-from texgan import extract as extraction
 from texgan import perform as performing
 from texgan.dataset import write_clip
 from texgan.extract import Extractor
@@ -58,10 +57,9 @@ def test_a_data_set_has_one_seed(tmp_path, model):
     assert (tmp_path / "set" / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("main, options", [(performing.main, ["--ict", "nowhere"]), (extraction.main, [])])
-def test_there_is_no_device_to_choose(main, options, tmp_path, capsys):
+def test_there_is_no_device_to_choose(tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
-        main([str(tmp_path), "-o", str(tmp_path / "out"), *options, "--device", "cpu"])
+        performing.main([str(tmp_path), "-o", str(tmp_path / "out"), "--ict", "nowhere", "--device", "cpu"])
     assert refused.value.code == 2 and "--device" in capsys.readouterr().err
 
 
