@@ -16,7 +16,7 @@ import numpy as np
 
 from facemodel.atlas import build_atlas
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import albedo_texture, fill, region_texture, skin_weight, weight_texture
+from fitting.texture import albedo_texture, fill, log_albedo, region_texture, skin_weight, weight_texture
 
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
 STRAND = 0.014               # half a strand's width at most, of the chart's side
@@ -98,8 +98,8 @@ def without_reflections(model, texture, atlas):
     distance = np.min([np.linalg.norm(model.mean - m, axis=1) for m in middle], axis=0)
     inside = np.clip((LENS - distance) / 4, 0, 1) * (1 - model.regions["eyes"]) * (1 - model.regions["eyebrows"])
     behind = weight_texture(model, inside, atlas)
-    log = _log(texture.rgb)
-    away = log.mean(axis=2) - _log(albedo_texture(model, None, atlas)).mean(axis=2)
+    log = log_albedo(texture.rgb)
+    away = log.mean(axis=2) - log_albedo(albedo_texture(model, None, atlas)).mean(axis=2)
     seen = (texture.validity * skin_weight(model, atlas) > 0.5) & (behind == 0)
     if not seen.any():
         return texture
@@ -167,7 +167,7 @@ def evenly_lit(model, texture, atlas):
     """
     seen = texture.validity * skin_weight(model, atlas)
     both = np.minimum(seen, seen[:, ::-1])
-    log = _log(texture.rgb)
+    log = log_albedo(texture.rgb)
     broad = lambda a: cv2.GaussianBlur(a, (0, 0), HALVES_WIDTH * atlas.size)
     away = broad((log - log[:, ::-1]) * both[..., None]) / (2 * broad(both) + 0.04)[..., None]
     away = np.sign(away) * np.maximum(np.abs(away) - HALVES_DIFFER, 0)
@@ -193,7 +193,7 @@ def skin_colour(texture, skin):
     if not seen.any():
         return None
     smooth = cv2.GaussianBlur(texture.rgb, (0, 0), len(skin) * PORES)
-    away = _log(smooth[seen])
+    away = log_albedo(smooth[seen])
     median = np.median(away, axis=0)
     away -= median
     away -= away.mean(axis=1, keepdims=True)
@@ -242,7 +242,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
     share = np.float32(wanted / spread)
     region = lambda name: region_texture(model, name, atlas)
     lips, face = region("lips"), region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
-    log = _log(texture.rgb)
+    log = log_albedo(texture.rgb)
     tint = log - log.mean(axis=2, keepdims=True)
     for part, inside in ((face * (1 - lips), skin_weight(model, atlas) > 0.5), (face * lips, face * lips > 0.5)):
         if not inside.any():
@@ -264,8 +264,8 @@ def _evened(model, texture, atlas, fade, share, lips_usual):
     """
     skin, lips = skin_weight(model, atlas), region_texture(model, "lips", atlas) * region_texture(model, "face", atlas)
     lips = lips * (1 - region_texture(model, "mouth_interior", atlas))
-    log = _log(texture.rgb).mean(axis=2)
-    away = log - _log(albedo_texture(model, None, atlas)).mean(axis=2)
+    log = log_albedo(texture.rgb).mean(axis=2)
+    away = log - log_albedo(albedo_texture(model, None, atlas)).mean(axis=2)
     blur = lambda a: cv2.GaussianBlur(a, (0, 0), PORES * atlas.size)
     broad = lambda a, inside: blur(a * inside) / np.maximum(blur(inside), 1e-3)
     gain = np.zeros_like(log)
@@ -278,7 +278,3 @@ def _evened(model, texture, atlas, fade, share, lips_usual):
         off = broad(log, lips) - np.median(log[seen])
         gain -= share * max(0.0, 1 - lips_usual / max(float(off[seen].std()), 1e-6)) * lips * off
     return Texture((texture.rgb * np.exp(gain)[..., None]).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
-
-
-def _log(rgb):
-    return np.log(np.maximum(rgb, 0.02))

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from scipy.signal import fftconvolve
 
+from compositing.complexion import PORES
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import region_texture, skin_weight
+from fitting.texture import log_albedo, region_texture, share_known, skin_weight
 
 PIECE = 1 / 16               # of the chart's side: a piece of skin
-BROAD = 1 / 128              # likewise: what is broader is no pore
 USUAL = 0.5                  # quantile of the pieces' detail that is taken: neither the smoothest nor a beard
 LEAST = 4                    # pieces that have to be seen
 
@@ -22,21 +22,15 @@ LEAST = 4                    # pieces that have to be seen
 def with_pores(model, texture, atlas):
     """A neutral texture with its own skin's fine detail where neither half of the face was seen.
 
-    Parameters
-    ----------
-    texture : fitting.lift.Texture of the model's chart
-    atlas : facemodel.atlas.Atlas of its size
-
-    Returns
-    -------
-    fitting.lift.Texture, the same bytes every time; itself where all was seen, or too little skin
+    Parameters and result as of compositing.complexion.without_shine; the same bytes every time, and the texture itself
+    where all was seen, or too little skin.
     """
-    known = np.clip((texture.validity - 0.15) / 0.35, 0, 1)     # as fitting.texture.fill has it
+    known = share_known(texture.validity)
     skin = skin_weight(model, atlas)
     hidden = (1 - known) * (1 - known[:, ::-1]) * region_texture(model, "face", atlas)
     hidden *= np.clip(4 * skin - 1, 0, 1)                       # no brows, lips and eyes; lids, which weigh by half
-    log = np.log(np.maximum(texture.rgb, 0.02))
-    fine = log - cv2.GaussianBlur(log, (0, 0), BROAD * atlas.size)
+    log = log_albedo(texture.rgb)
+    fine = log - cv2.GaussianBlur(log, (0, 0), PORES * atlas.size)
     piece = _usual_piece(fine, known * skin, round(PIECE * atlas.size))
     if piece is None or hidden.max() < 0.5:
         return texture

@@ -101,7 +101,7 @@ def fill(texture, validity, model, atlas, fallback):
     -------
     (S, S, 3) float32
     """
-    known = np.clip((validity - 0.15) / 0.35, 0, 1).astype(np.float32)
+    known = share_known(validity)
     mirrored, mirrored_known = texture[:, ::-1], known[:, ::-1]
     # chart is symmetric: u -> 1 - u is the other half of the face
     base = fallback + spread(texture - fallback, known)
@@ -111,6 +111,16 @@ def fill(texture, validity, model, atlas, fallback):
     filled = base * (1 - soft) + side * soft
     out = texture * known[..., None] + filled * (1 - known[..., None])
     return out.astype(np.float32)
+
+
+def share_known(validity):
+    """How far `fill` believes what was seen at a texel: (S, S) float32 in [0, 1] from a validity map (S, S)."""
+    return np.clip((validity - 0.15) / 0.35, 0, 1).astype(np.float32)
+
+
+def log_albedo(rgb):
+    """Logarithm of an albedo, of 0.02 at least: an array of any shape."""
+    return np.log(np.maximum(rgb, 0.02))
 
 
 def spread(values, known):

@@ -3,7 +3,8 @@ import cv2
 import numpy as np
 import pytest
 
-from compositing.pores import BROAD, with_pores
+from compositing.complexion import PORES
+from compositing.pores import with_pores
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
 from fitting.texture import region_texture, skin_weight
@@ -31,7 +32,7 @@ def hole_in(model, atlas):
 
 def fine(rgb):
     log = np.log(np.maximum(rgb, 0.02))
-    return log - cv2.GaussianBlur(log, (0, 0), BROAD * SIZE)
+    return log - cv2.GaussianBlur(log, (0, 0), PORES * SIZE)
 
 
 def test_hidden_skin_gets_pores_like_those_that_are_seen(model, atlas):

@@ -414,7 +414,6 @@ def main(argv=None):
         raise InputError("--every and --workers: give 1 or more")
     if args.tracks is not None and not args.tracks.is_dir():
         raise InputError(f"{args.tracks}: no such folder; make it or leave --tracks out")
-    backend_for(args.device)                       # says what is missing before any work is done
     jobs = find_jobs(args.inputs, read_people(args.people) if args.people else None, args.rights)
     commands.check_folder(args.out)
     wrong = extract(jobs, args.out, args.model, args.every, args.tracks, args.workers, device=args.device)

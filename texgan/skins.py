@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from facemodel.camera import project, rotation_matrix
 from facemodel.rasterizer import interpolate, rasterize
-from fitting.texture import extract, fill, pose, texel_shading
+from fitting.texture import extract, fill, log_albedo, pose, texel_shading
 from texgan.actors import draw_actor
 from texgan.lighting import FACE_HEIGHT, SIZE, draw_setup
 from texgan.rendered import photograph
@@ -122,7 +122,7 @@ def varied(stage, binding, skin, other, rng):
     size = len(skin)
     share = cv2.resize(rng.normal(0, 1, (MIXED, MIXED)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     share = 1 / (1 + np.exp(-4 * (share + rng.normal())))[..., None]
-    log, log_other = np.log(np.maximum(skin, 0.02)), np.log(np.maximum(other, 0.02))
+    log, log_other = log_albedo(skin), log_albedo(other)
     log_other += np.median(log - log_other, axis=(0, 1))
     known = _landmarks_on_chart(stage, binding, size)
     grid = (np.mgrid[:WANDERING, :WANDERING] + 0.5).reshape(2, -1).T * (size / WANDERING)
