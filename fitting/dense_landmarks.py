@@ -22,6 +22,7 @@ from torch import nn
 import assets
 from facemodel.camera import rotation_matrix
 from facemodel.errors import InputError
+from facemodel.symmetry import INNER
 from fitting.energy import Pose
 
 SHIPPED = "landmarks/dense.safetensors"
@@ -193,6 +194,7 @@ class DensePredictor:
                 tensors = {k: file.get_tensor(k) for k in file.keys()}       # noqa: SIM118  it is no dict
                 self._identity_sigma = tensors.pop("identity_sigma").double().numpy()
                 self._turn_sigma = float(tensors.pop("turn_sigma"))
+                self._identity_mirror = tensors.pop("identity_mirror").double().numpy()
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: no weights of the dense landmarks; make some with python -m "
                              "texgan.train_landmarks, or install dynatex again") from error
@@ -206,35 +208,48 @@ class DensePredictor:
         ----------
         image : (H, W, 3) uint8 RGB
         landmarks : (68, 2) pixels
-        looks : int, 1 to len(LOOKS): that many slightly different views are averaged, after a first one that places
-            them; a single one takes a fraction of the time
+        looks : int, 1 to len(LOOKS): that many slightly different views are averaged after a first one that places
+            them, all with their mirror images: with 3 or all a mirrored picture shows a mirrored head, but for the
+            points of MorphableModel.spread, which lie on no others' images. A single one takes a fraction of the time
 
         Returns
         -------
         DenseLandmarks
         """
-        out = self._look(image, [placement(landmarks)])
+        out = self._look(image, [placement(landmarks)], both_sides=looks > 1)
         if looks > 1:
             way = placement(out.points)
-            out = self._look(image, [_moved(way, *move) for move in LOOKS[:looks]])
+            out = self._look(image, [_moved(way, *move) for move in LOOKS[:looks]], both_sides=True)
         return out
 
-    def _look(self, image, ways):
-        """DenseLandmarks, averaged over some ways to look."""
+    def _look(self, image, ways, both_sides=False):
+        """DenseLandmarks, averaged over some ways to look, if wanted also at their mirror images."""
         pictures = torch.from_numpy(np.stack([cut(image, way) for way in ways])).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            seen, deviation, identity, turn = (x.double().numpy() for x in self._network(pictures))
+            seen = self._network(torch.cat([pictures, pictures.flip(3)]) if both_sides else pictures)
+        seen = [x.double().numpy() for x in seen]
+        if both_sides:
+            self._mirror_back(*seen, len(ways))
         points, sigma, turns = [], [], []
-        for way, at, log, vector in zip(ways, seen, deviation, turn):
+        for way, at, log, vector in zip(ways * (1 + both_sides), *seen[:2], seen[3]):
             back = np.linalg.inv(way[:, :2])
             points.append(((at + 1) * (SIZE / 2) - way[:, 2]) @ back.T)
             sigma.append(np.exp(log) * np.sqrt(np.linalg.det(back)) * SIZE / 2)
             turns.append(uprighting(way).T @ rotation_matrix(vector))
         points = np.mean(points, axis=0)
         u, _, v = np.linalg.svd(np.mean(turns, axis=0))              # the nearest rotation; they are much alike
-        guess = Guess(identity.mean(axis=0), self._identity_sigma, self._identity_hash,
+        guess = Guess(seen[2].mean(axis=0), self._identity_sigma, self._identity_hash,
                       Pose(u @ v, middle(points), self._turn_sigma))
         return DenseLandmarks(points, np.mean(sigma, axis=0), guess)
+
+    def _mirror_back(self, points, deviation, identity, turn, count):
+        """Makes what was seen in mirror images, all but the first `count`, that of the pictures; in place."""
+        for seen in (points, deviation):
+            seen[count:, :51] = seen[count:, INNER]
+            seen[count:, 51:] = seen[:count, 51:]            # none of these is another one's image
+        points[count:, :51, 0] *= -1
+        identity[count:] = identity[count:] @ self._identity_mirror.T
+        turn[count:, 1:] *= -1
 
 
 def _moved(way, turn, zoom):

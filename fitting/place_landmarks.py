@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 
 import assets
-from facemodel.build.landmarks import MIRROR, spread_vertices
+from facemodel.build.landmarks import spread_vertices
 from facemodel.build.population import STIFFNESS, place_landmarks
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
 from facemodel.readers.transfer import register
+from facemodel.symmetry import MIRROR
 from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.images import read_image

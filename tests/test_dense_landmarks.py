@@ -11,6 +11,7 @@ import pytest
 import assets
 from facemodel.camera import aimed, axis_angle, project, rotation_matrix, to_camera
 from facemodel.errors import InputError
+from facemodel.symmetry import INNER, MIRROR, mirrored_identity
 from fitting.dense_landmarks import SIZE, DenseLandmarks, DensePredictor, cut, placement
 from fitting.detection import FaceDetector, eye_distance
 from fitting.fit import DENSE_GAIN, told
@@ -134,6 +135,25 @@ def test_turns_of_known_heads_are_seen(model, heads, predictor):
             angles.append(np.linalg.norm(axis_angle(there @ frame.rotation.T)))
             others += [np.linalg.norm(axis_angle(there @ f.rotation.T)) for _, _, f in heads if f is not frame]
     assert np.degrees(np.mean(angles)) < 5 and np.mean(angles) < 0.5 * np.mean(others)
+
+
+def test_a_mirrored_picture_shows_a_mirrored_head(model, heads, predictor):
+    """With several looks; with a single one it does only as far as the network has learned it."""
+    mirror = np.diag([-1, 1, 1])
+    matrix = mirrored_identity(model)
+    for picture, shared, frame in heads[:2]:
+        marks = synthetic.true_landmarks(model, shared, frame)
+        flipped = marks[MIRROR] * [-1, 1] + [synthetic.SIZE, 0]
+
+        def away(looks, picture=picture, marks=marks, flipped=flipped):
+            here, there = predictor(picture, marks, looks), predictor(picture[:, ::-1].copy(), flipped, looks)
+            points = np.abs(there.points[:51] - (here.points[:51][INNER] * [-1, 1] + [synthetic.SIZE, 0])).max()
+            turn = there.guess.pose.rotation @ (mirror @ here.guess.pose.rotation @ mirror).T
+            return points, np.abs(there.guess.mean - matrix @ here.guess.mean).max(), np.linalg.norm(axis_angle(turn))
+
+        once, often = away(1), away(5)
+        assert often[0] < 0.1 and often[1] < 0.05 and np.degrees(often[2]) < 0.1
+        assert all(b < 0.5 * a for a, b in zip(once, often))
 
 
 def test_points_agree_with_the_other_detector_on_a_photo(predictor):

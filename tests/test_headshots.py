@@ -18,6 +18,7 @@ from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import FLIP
+from facemodel.symmetry import INNER, mirrored_identity
 from fitting.dense_landmarks import SIZE, DensePredictor, placement
 from fitting.detection import FaceDetector, eye_distance
 from fitting.lift import Texture
@@ -244,6 +245,32 @@ def test_the_same_seed_trains_the_same_network(monkeypatch):
     monkeypatch.setattr(training, "BATCH", 4)
     a, b = (train(dotted(8), dotted(8, seed=3), 3, seed=5, show=False).state_dict() for _ in range(2))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_mirrored_examples_are_mirrored_wholly(model, monkeypatch):
+    """Pictures of a head's own points, drawn as dots, against what is said of them."""
+    rng = np.random.default_rng(8)
+    points, heads = len(model.dense_landmarks), model.identity_count
+    mirror = torch.from_numpy(mirrored_identity(model)).float()
+    identity, turn = rng.normal(0, 1, heads), rotation_matrix([0.1, 0.3, -0.2])
+    where = np.float32(rng.uniform(0.3 * STORED, 0.7 * STORED, (points, 2)))
+    examples = Examples.of([[(np.full((STORED, STORED, 3), 90, np.uint8), where, identity, turn)] * 24], heads)
+    still = plain(examples, torch.arange(24))
+    monkeypatch.setattr(training, "_placed", lambda *_: still)
+    drawn = augmented(examples, torch.arange(24), torch.Generator().manual_seed(0), mirror)
+    _, seen, told, turned = (x.numpy() for x in drawn)
+    usual = still[1][0].numpy()
+    mirrored = np.isnan(seen).any(axis=(1, 2))
+    assert 4 < mirrored.sum() < 20
+    assert np.isnan(seen[mirrored][:, 51:]).all()
+    np.testing.assert_allclose(seen[~mirrored], np.broadcast_to(usual, seen[~mirrored].shape), atol=1e-6)
+    np.testing.assert_allclose(seen[mirrored][0, :51], usual[:51][INNER] * [-1, 1], atol=1e-6)
+    np.testing.assert_allclose(told[mirrored][0], mirror.numpy() @ identity, atol=1e-4)
+    flip = np.diag([-1, 1, 1])
+    np.testing.assert_allclose(turned[mirrored][0], flip @ turn @ flip, atol=1e-6)
+    loss = training.loss_of((torch.from_numpy(np.nan_to_num(seen)), torch.zeros(24, points), torch.zeros(24, heads),
+                             torch.zeros(24, 3)), *drawn[1:], 1.0)
+    assert torch.isfinite(loss)
 
 
 def test_covering_hides_part_of_a_picture_and_leaves_its_points(monkeypatch):

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facemodel.build.landmarks import MIRROR
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.errors import InputError
 from facemodel.morphable import FLIP
+from facemodel.symmetry import MIRROR
 from fitting.place_landmarks import Render, offset, place_jaw, read_ply, read_renders, settle, usual_offset
 from fitting.solver import outline_vertices
 

@@ -27,6 +27,7 @@ from texgan.rendered import FACE_CENTRE
 from texgan.skins import lifted, varied, with_brows_placed
 from texgan.split import TEST, VALIDATION
 from texgan.stage import load_stage
+from texgan.webmorph import landmarks_by_hand
 
 IDENTITY_SIGMA, LARGEST_GAP = 1.0, 0.6          # for texgan.actors.draw_actor: heads may differ more than actors
 VARIED = 0.85                                    # share of the people with a skin that nobody has
@@ -122,8 +123,18 @@ def _skin(skin, anew):
         known = cv2.resize(decode(cv2.imread(str(skin.texture))[..., ::-1]), (SKIN, SKIN), interpolation=cv2.INTER_AREA)
         photo, fitted, landmarks = _fitted(skin.photo) if anew else (None, None, None)
         worn[key] = (with_brows_placed(stage, _worker["binding"], known, _worker["detector"]) if fitted is None else
-                     lifted(stage, _worker["model"], _worker["atlas"], photo, fitted, landmarks, known))
+                     lifted(stage, _worker["model"], _worker["atlas"], photo, fitted,
+                            _features(skin.photo, landmarks, stage), known))
     return worn[key]
+
+
+def _features(path, landmarks, stage):
+    """Landmarks for texgan.skins.lifted: those placed by hand in a .tem beside the photo, or the detector's inner ones.
+    """
+    by_hand = path.with_suffix(".tem")
+    if by_hand.is_file():
+        return landmarks_by_hand(by_hand, stage.mean[stage.landmarks][:, :2])
+    return np.concatenate([np.full((17, 2), np.nan), landmarks[17:]])
 
 
 def _fitted(path):

@@ -74,7 +74,7 @@ def lifted(stage, model, atlas, photo, fitted, landmarks, beyond):
     model, atlas : the embedded model, facemodel.atlas.Atlas of its chart
     photo : (H, W, 3) uint8
     fitted : (Shared, Frame), its fit (fitting.fit.fit_frames)
-    landmarks : (68, 2) pixels, seen in it
+    landmarks : (68, 2) pixels, where the head's are seen in it, nan for those that are not or slide along an outline
     beyond : (S, S, 3) float32, a skin for what the photo does not show
 
     Returns
@@ -85,13 +85,13 @@ def lifted(stage, model, atlas, photo, fitted, landmarks, beyond):
     height, width = photo.shape[:2]
     posed = pose(model, model.shape(shared.identity, frame.expression), frame.rotation, frame.translation, shared.focal,
                  np.array([width / 2, height / 2]))
-    places = stage.mean[stage.landmarks[17:]]
+    places = stage.mean[stage.landmarks]
     distance, near = cKDTree(stage.embedded).query(places, NEAREST)
     weight = 1 / (distance + 0.1)
     at = np.einsum("lk,lkd->ld", weight / weight.sum(axis=1, keepdims=True), posed.xy[near])
-    rim = _rim(1) * [width, height]
-    spline = RBFInterpolator(np.concatenate([at, rim]) / width,
-                             np.concatenate([landmarks[17:] - at, np.zeros_like(rim)]), kernel="thin_plate_spline",
+    rim, known = _rim(1) * [width, height], ~np.isnan(landmarks).any(axis=1)
+    spline = RBFInterpolator(np.concatenate([at[known], rim]) / width,
+                             np.concatenate([(landmarks - at)[known], np.zeros_like(rim)]), kernel="thin_plate_spline",
                              smoothing=SMOOTHING)
     posed = replace(posed, xy=(posed.xy + spline(posed.xy / width)).astype(np.float32))
     texture, validity = extract(photo, posed, frame.light, model, atlas)

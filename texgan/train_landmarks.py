@@ -2,7 +2,8 @@
 
     python -m texgan.train_landmarks PHOTOS... --skins DATASET --ict ICT-FaceKit -o dense.safetensors
 
-PHOTOS are folders of photos of faces; each photo is fitted and seen by other cameras. DATASET (texgan.extract of
+PHOTOS are folders of photos of faces; each photo is fitted and seen by other cameras. Where points that were placed by
+hand lie beside a photo (NAME.tem, see texgan.webmorph), its skin is laid by them. DATASET (texgan.extract of
 photos) and ICT-FaceKit lend rendered people, before backgrounds cut from the pictures of SCENES, if given. People of
 texgan.split's lists are left out. On two cores it takes 25 minutes to draw and an hour to train. What was drawn is kept
 in a file with --examples, and taken from there the next time; --start goes on from trained weights.
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
+from facemodel.symmetry import INNER, mirrored_identity
 from fitting import commands
 from fitting.dense_landmarks import SIZE, DenseLandmarkNetwork
 from fitting.detection import FaceDetector
@@ -54,11 +56,17 @@ def plain(examples, chosen):
     return _placed(examples, chosen, torch.zeros(len(chosen)), torch.zeros(len(chosen)), torch.zeros(len(chosen), 2))
 
 
-def augmented(examples, chosen, generator):
-    """Examples, moved, covered in part, lit and photographed in many ways; see `plain`."""
+def augmented(examples, chosen, generator, identity_mirror=None):
+    """Examples, moved, covered in part, lit and photographed in many ways, every other one mirrored; see `plain`.
+
+    identity_mirror : (n_id, n_id) float32, facemodel.symmetry.mirrored_identity, or None: no picture is mirrored.
+        Where one is, points that are no other's mirror image are nan.
+    """
     n = len(chosen)
     normal = lambda sigma, *shape: torch.randn(n, *shape, generator=generator) * sigma
     pictures, *shown = _placed(examples, chosen, normal(0.07), normal(0.06), normal(0.045, 2))
+    if identity_mirror is not None:
+        pictures, *shown = _mirrored(pictures, *shown, _uniform(generator, 0, 1, n) < 0.5, identity_mirror)
     y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE), indexing="ij")
     for _ in range(2):
         _cover(pictures, x, y, generator)
@@ -98,6 +106,16 @@ def _placed(examples, chosen, angle, zoom, shift):
     return pictures, points, examples.identity[chosen], back @ examples.turn[chosen]
 
 
+def _mirrored(pictures, points, identity, turn, which, identity_mirror):
+    """Examples as of `plain`, those that `which` (n,) bool says mirrored."""
+    other = torch.full_like(points, torch.nan)
+    other[:, :len(INNER)] = points[:, INNER] * torch.tensor([-1.0, 1.0])
+    sign = torch.tensor([-1.0, 1.0, 1.0])
+    choose = lambda a, b: torch.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    return (choose(pictures.flip(3), pictures), choose(other, points), choose(identity @ identity_mirror.T, identity),
+            choose(turn * sign[:, None] * sign, turn))
+
+
 def _cover(pictures, x, y, generator):
     """Lays soft ellipses over some of the pictures, in place: pieces of other pictures, or plain colours."""
     n = int(0.45 * len(pictures))
@@ -119,13 +137,15 @@ def loss_of(seen, wanted, heads, turns, share):
 
     Parameters
     ----------
-    seen : what the network gives; wanted : (N, K, 2); heads : (N, n_id) and turns : (N, 3, 3), nan where not known
+    seen : what the network gives
+    wanted : (N, K, 2), heads : (N, n_id) and turns : (N, 3, 3), nan where not known
     share : float, of the likelihood; 0: distance only
     """
     points, deviation, identity, vector = seen
     deviation = deviation.clamp(-6, 1)
-    squared = ((points - wanted) ** 2).sum(dim=-1)
-    likelihood = (squared * torch.exp(-2 * deviation) / 2 + 2 * deviation).mean()
+    there = ~wanted.isnan().any(dim=-1)
+    squared = ((points[there] - wanted[there]) ** 2).sum(dim=-1)
+    likelihood = (squared * torch.exp(-2 * deviation[there]) / 2 + 2 * deviation[there]).mean()
     known = ~(heads.isnan().any(dim=1) | turns.isnan().any(dim=2).any(dim=1))
     error = 0.0
     if known.any():
@@ -142,7 +162,7 @@ def rotations(vectors):
     return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3))
 
 
-def train(shots, photos, steps, seed=0, held_out=None, show=True, start=None):
+def train(shots, photos, steps, seed=0, held_out=None, show=True, start=None, identity_mirror=None):
     """A trained DenseLandmarkNetwork, averaged over its last steps.
 
     Parameters
@@ -151,6 +171,7 @@ def train(shots, photos, steps, seed=0, held_out=None, show=True, start=None):
     steps : int
     held_out : Examples, what is reported on, or None
     start : state of a network to go on from, with less haste; parts that it lacks start anew
+    identity_mirror : as of `augmented`
 
     Raises
     ------
@@ -181,7 +202,7 @@ def train(shots, photos, steps, seed=0, held_out=None, show=True, start=None):
         for examples, k in ((shots, BATCH - count), (photos, count)):
             if k:
                 chosen = torch.randint(len(examples), (k,), generator=generator)
-                parts.append(augmented(examples, chosen, generator))
+                parts.append(augmented(examples, chosen, generator, identity_mirror))
         pictures, *wanted = (torch.cat(p) for p in zip(*parts))
         with torch.autocast("cpu", torch.bfloat16):
             seen = network(pictures.contiguous(memory_format=torch.channels_last))
@@ -257,7 +278,8 @@ def write(path, network, identity_sigma, turn_sigma, model, photos, people, seed
     turn_sigma : float, radians, how far its guesses at the turn are off about each axis
     """
     tensors = {**half_precision(network), "identity_sigma": torch.as_tensor(identity_sigma).float(),
-               "turn_sigma": torch.tensor(float(turn_sigma))}
+               "turn_sigma": torch.tensor(float(turn_sigma)),
+               "identity_mirror": torch.from_numpy(mirrored_identity(model)).float()}
     write_tensors(path, tensors, {
         "format": "1", "settings": json.dumps(network.settings), "identity_hash": model.identity_hash,
         "seed": str(seed), "rendered_people": str(people),
@@ -307,7 +329,8 @@ def main(argv=None):
     held = torch.isin(shots.person, people[-min(HELD_OUT, len(people) // 2):])
     shots, held_out = shots[~held], shots[held]
     print(f"{len(shots)} rendered and {len(views)} turned pictures; {len(held_out)} rendered ones held out", flush=True)
-    network = train(shots, views, args.steps, args.seed, held_out, start=start)
+    mirror = torch.from_numpy(mirrored_identity(model)).float()
+    network = train(shots, views, args.steps, args.seed, held_out, start=start, identity_mirror=mirror)
     _, heads, turns = errors(network, held_out)
     write(args.out, network, heads.pow(2).mean(dim=0).sqrt().clamp(max=1), turns.pow(2).mean().sqrt(), model, photos,
           len(people), args.seed)

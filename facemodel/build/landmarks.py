@@ -4,6 +4,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
+from facemodel.symmetry import MIRROR
+
 # Points on the base mesh (millimetres, the subject's right half) with the jaw half open, placed by eye on renders.
 # Index: iBUG, C. Sagonas et al., "300 Faces in-the-Wild Challenge", 2016, doi:10.1016/j.imavis.2016.01.002.
 POINTS = {
@@ -21,9 +23,6 @@ POINTS = {
     60: (-21.5, 655.8, 137.4), 61: (-8.4, 660.5, 152.1), 62: (0.0, 660.0, 153.0), 66: (0.0, 645.2, 146.5),
     67: (-8.9, 647.6, 145.0),
 }
-MIRROR = np.array([16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 27,
-                   28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50,
-                   49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65])
 JAW = np.arange(17)
 
 
