@@ -7,7 +7,7 @@ colour halves while brightness grows by e^0.5, among the 63 people of the London
 large again. More than that is light of several colours and is drawn together; so is a dark skin's on a paler head,
 since compositing.tone gives a face the source's tone by a factor, which leaves ratios as they are: orange lids and a
 grey brow. Light and dark go the same way: what of a skin is lighter or darker than on the mean face is so the more the
-darker the skin is, and on a paler head would be blotches.
+darker the skin is, and on a paler head would be blotches, the dark parts at least.
 """
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ SPREAD, SLOPE = 0.0415, -1.4             # of a skin's colour, fitted to the set
 FAR = 2.5                    # spreads: colours further out are drawn in all the more
 MOST = 1.5                   # times that is the most that a skin has
 LIGHT_SLOPE = -1.55          # of how far a skin's log luminance is from the mean face's, likewise: .056 at -.4
-FINE = 0.5                   # share of that with which pores and lines are evened
+LIGHT_PART = 0.3             # share of that with which what is lighter is evened: it tells more of a face than it mars
+FINE = 0.5                   # share of that with which dark pores and lines are evened
 MARK = 0.3                   # of log luminance: what is further off is a beard or a mole, and changes no more
 LIPS_VARY, LIPS_SLOPE = 0.103, -0.54     # of lips' log luminance, fitted to the set likewise
 SURE = 0.1                   # by how much the source has to be brighter for all of it to be done
@@ -257,7 +258,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
 
 
 def _evened(model, texture, atlas, fade, share, lips_usual):
-    """A texture whose skin is nearer to the mean face in what is light and what is dark, by `fade` of the way.
+    """A texture whose skin is nearer to the mean face in what is dark, by `fade` of the way, and less in what is light.
 
     Marks change by MARK at most, what is dark and finer than PORES by FINE of all that: a face without it looks
     retouched. Lips that vary by more than is usual come as near to that as `share` says.
@@ -273,7 +274,8 @@ def _evened(model, texture, atlas, fade, share, lips_usual):
         off = MARK * np.tanh((away - np.median(away[seen])) / MARK)
         off += (FINE - 1) * np.minimum(off - broad(off, skin), 0)
         brows = region_texture(model, "eyebrows", atlas)                  # of which only what is light is skin
-        gain -= fade * (np.minimum(2 * skin, 1) * off + (1 - np.minimum(2 * skin, 1)) * brows * np.maximum(off, 0))
+        dark, light, inside = np.minimum(off, 0), np.maximum(off, 0), np.minimum(2 * skin, 1)
+        gain -= fade * (inside * (dark + LIGHT_PART * light) + (1 - inside) * brows * light)
     if (seen := texture.validity * lips > 0.5).any():
         off = broad(log, lips) - np.median(log[seen])
         gain -= share * max(0.0, 1 - lips_usual / max(float(off[seen].std()), 1e-6)) * lips * off

@@ -2,9 +2,10 @@
 
 A photo does not tell how large its face is, and fits differ in how a head is tilted in its own space: eyes, nose and
 mouth are laid over those of the source's head, whose size and tilt are what its pose belongs to. What is then left
-between the two is seen by one detector, on the source's frames and on the renderings of the same frames; as far as it
-is another place, size or tilt, the seat is changed. The features themselves stay where the person has them: moved to
-the source's they would halve the difference, and cost a third of the likeness.
+between the two is seen by one detector, on the source's frames and on the renderings of the same frames: a turn, as
+perspective-n-point of a usual face tells it, beyond what nobody sees, place and size are taken back. The features
+themselves stay where the person has them: moved to the source's they would halve the difference, and cost a third of
+the likeness.
 """
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from compositing.retarget import render
-from facemodel.camera import rotation_matrix
+from facemodel.camera import axis_angle, rotation_matrix
 from facemodel.readers.transfer import similarity
 from fitting.detection import ANCHORS, box_from_landmarks
+from fitting.fit import initial_pose
 
-RIGID = (27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45)                         # nose, eye corners
-WEIGHTS = np.array([3.0 if k in RIGID else 0.5 if k < 17 else 1.0 for k in range(68)])       # of their differences
-TILT = 2.0                    # degrees, standard deviation of what a seat is tilted by
-DOUBT = 1.5                   # mm, of a landmark's difference
+WEIGHTS = np.repeat([0.5, 1.0], [17, 51])    # of landmarks' differences: the jaw is the outline of other heads
+UNSEEN = np.radians(1.0)      # of a turn that nobody sees: it may be the person's own face
+ROUNDS = 2                    # of looking and reseating: a detector sees but most of a change
 
 
 @dataclass(frozen=True)
@@ -61,47 +62,53 @@ def fitted_seat(model, target, shown, track, pictures, detector):
     Seat
     """
     seat = seat_on(model, target.identity, track.identity)
-    seen = {t: _difference(model, target, shown[t], track, t, picture, detector, seat)
-            for t, picture in pictures.items()}
-    seen = {t: found for t, found in seen.items() if found is not None}
-    if not seen:
-        return seat
-    difference = np.median([d for d, _ in seen.values()], axis=0)
-    return reseated(seat, np.median([a for _, a in seen.values()], axis=0), difference)
+    marks = {t: detector.landmarks(picture, box_from_landmarks(track.landmarks[t])) for t, picture in pictures.items()}
+    for _ in range(ROUNDS):
+        seen = [_seen(model, target, shown[t], track, t, picture, marks[t], detector, seat)
+                for t, picture in pictures.items()]
+        seen = [found for found in seen if found is not None]
+        if not seen:
+            break
+        away, places, turns = (np.median(values, axis=0) for values in zip(*seen))
+        seat = reseated(seat, places, away, turns * max(0.0, 1 - UNSEEN / max(float(np.linalg.norm(turns)), 1e-9)))
+    return seat
 
 
-def reseated(seat, at, difference):
-    """The Seat that takes away what of its landmarks' differences is place, size and tilt.
+def reseated(seat, at, difference, turn):
+    """The Seat that takes away a turn, and what of its landmarks' differences is then place and size.
 
-    Least squares in the face's plane, linear in small turns, which TILT keeps small: turned about x, what is further in
-    front moves up or down.
+    Turned about the landmarks' middle; the rest by least squares in the face's plane.
 
     Parameters
     ----------
     at, difference : (68, 3) mm, where landmarks lie and how far off they are, the latter without depth
+    turn : (3,) radians, axis times angle, by which the face is turned too far
 
     Returns
     -------
     Seat
     """
-    middle = at.mean(axis=0)
-    x, y, z = (at - middle).T
+    middle, back = at.mean(axis=0), rotation_matrix(-np.asarray(turn))
+    turned = (at - middle) @ back.T
+    left = (difference + turned - (at - middle))[:, :2]
+    x, y = turned[:, :2].T
     zero, one = np.zeros(68), np.ones(68)
-    rows = np.stack([np.stack([one, zero, x, zero, z, -y], axis=1),             # what x changes by: translation (2),
-                     np.stack([zero, one, y, -z, zero, x], axis=1)], axis=1)    # scale, turns about x, y and z
-    weight = WEIGHTS[:, None] / DOUBT
-    a, b = (weight[..., None] * rows).reshape(-1, 6), -(weight * difference[:, :2]).reshape(-1)
-    prior = np.diag([0, 0, 0, *[1 / np.radians(TILT)] * 3])
-    p = np.linalg.lstsq(np.vstack([a, prior]), np.concatenate([b, np.zeros(6)]), rcond=None)[0]
-    turn, scale = rotation_matrix(p[3:]), 1 + p[2]
-    shift = np.array([*p[:2], 0]) + middle - scale * turn @ middle
-    return Seat(scale * seat.scale, turn @ seat.rotation, scale * turn @ seat.translation + shift)
+    rows = np.stack([np.stack([one, zero, x], axis=1), np.stack([zero, one, y], axis=1)], axis=1)
+    weight = WEIGHTS[:, None]
+    p = np.linalg.lstsq((weight[..., None] * rows).reshape(-1, 3), -(weight * left).ravel(), rcond=None)[0]
+    scale = 1 + p[2]
+    shift = np.array([*p[:2], 0]) + middle - scale * back @ middle
+    return Seat(scale * seat.scale, back @ seat.rotation, scale * back @ seat.translation + shift)
 
 
-def _difference(model, target, expression, track, t, picture, detector, seat):
-    """Landmarks on the rendering less those on the picture, and where they are, both (68, 3) mm on the source's head.
+def _seen(model, target, expression, track, t, picture, marks, detector, seat):
+    """What a detector sees of a rendering in a frame, against what it sees in the frame's picture.
 
-    The differences lie in the picture's plane; they are turned with the head, and what is depth there is left out.
+    Returns
+    -------
+    (68, 3) mm, landmarks on the rendering less those on the picture, and (68, 3) mm, where they are, both on the
+    source's head: the differences lie in the picture's plane, are turned with the head, and what is depth there is left
+    out; (3,) radians, how far the rendering seems turned against the picture, there as well. None where nothing is seen
     """
     drawn = render(model, target.identity, target.texture.rgb, expression, track.rotation[t], track.translation[t],
                    track.light[t], track.focal, track.principal_point, picture.shape[:2], seat)
@@ -110,8 +117,9 @@ def _difference(model, target, expression, track, t, picture, detector, seat):
     left, top, right, bottom = drawn.window
     pasted = picture.copy()
     pasted[top:bottom, left:right][drawn.mask] = np.round(drawn.rgb[drawn.mask] * 255).astype(np.uint8)
-    box = box_from_landmarks(track.landmarks[t])
-    pixels = detector.landmarks(pasted, box) - detector.landmarks(picture, box)
+    seen = detector.landmarks(pasted, box_from_landmarks(track.landmarks[t]))
     placed, turn = drawn.posed.vertices[model.landmarks].astype(np.float64), rotation_matrix(track.rotation[t])
-    away = np.column_stack([pixels * placed[:, 2:] / float(track.focal), np.zeros(68)])
-    return (away @ turn) * [1, 1, 0], (placed - track.translation[t]) @ turn
+    away = np.column_stack([(seen - marks) * placed[:, 2:] / float(track.focal), np.zeros(68)])
+    as_seen, as_is = (initial_pose(model, model.mean, points, float(track.focal), track.principal_point)[0]
+                      for points in (seen, marks))
+    return (away @ turn) * [1, 1, 0], (placed - track.translation[t]) @ turn, turn.T @ axis_angle(as_seen @ as_is.T)

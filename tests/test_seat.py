@@ -2,12 +2,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from compositing.key_frames import spread_frames
 from compositing.retarget import render
-from compositing.seat import Seat, fitted_seat, reseated, seat_on
+from compositing.seat import UNSEEN, Seat, fitted_seat, reseated, seat_on
 from compositing.virtual import virtual_face
-from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.light import ambient_light
 from fitting.detection import ANCHORS, FaceDetector
 from fitting.parameters import Frame, Shared
@@ -35,17 +36,17 @@ def test_a_face_sits_on_the_head_whose_pose_it_takes(model):
 
 
 def test_a_misplaced_seat_comes_back():
-    """A face moved, resized and turned a little: its landmarks' differences in the face's plane bring the seat back."""
+    """A face moved, resized and turned a little: its turn and its landmarks' differences in the plane bring it back."""
     rng = np.random.default_rng(2)
     points = rng.normal(0, 30, (68, 3)) * [1, 1, 0.5]
-    for angle, share in ((0.0, 0.999), (1.0, 0.7)):              # a turn is believed in part: TILT stands against it
-        turn = rotation_matrix(np.radians([angle, -angle, 0]))
-        wrong = Seat(1.03, turn, np.array([2.0, -3.0, 0.0]))
+    for angle in (0.0, 1.0, 3.0):
+        turn = np.radians([angle, -angle, 0.5 * angle])
+        wrong = Seat(1.03, rotation_matrix(turn), np.array([2.0, -3.0, 0.0]))
         at = wrong(points).astype(np.float64)
-        difference = (at - points) * [1, 1, 0]
-        back = reseated(wrong, at, difference)
+        back = reseated(wrong, at, (at - points) * [1, 1, 0], turn)
         gap = lambda seat: np.linalg.norm((seat(points) - points)[:, :2], axis=1).mean()
-        assert gap(back) < (1 - share) * gap(wrong) + 0.02
+        np.testing.assert_allclose(back.rotation, np.eye(3), atol=1e-12)
+        assert gap(back) < 0.002 * gap(wrong)
 
 
 def source_of(model, face, turns):
@@ -87,6 +88,18 @@ def test_a_face_that_was_fitted_too_large_and_low_is_seated_where_it_belongs(mod
     plain = gap(seat_on(Misfitted(), face.identity, wrong.identity))
     seat = fitted_seat(Misfitted(), face, wrong.expression, wrong, pictures, FaceDetector())
     assert plain > 2 and gap(seat) < 0.3 * plain
+
+
+@pytest.mark.parametrize(("wrong", "least"), [(4.0, 2.0), (0.5, 0.0)])
+def test_a_head_that_was_fitted_too_far_down_does_not_tilt_the_face(model, wrong, least):
+    """The same person, whose fit is tilted against what its pictures show; what nobody sees is left as it is."""
+    face = virtual_face(model, 7, size=256)
+    track, pictures = source_of(model, face, [[0, 0, 0], [0.1, 0.2, 0], [0, -0.25, 0.05]])
+    tilt = rotation_matrix(np.radians([wrong, 0, 0]))
+    tilted = replace(track, rotation=np.float32([axis_angle(rotation_matrix(r) @ tilt) for r in track.rotation]))
+    seat = fitted_seat(model, face, track.expression, tilted, pictures, FaceDetector())
+    left = np.degrees(np.linalg.norm(axis_angle(tilt @ seat.rotation)))
+    assert left < wrong - least + 0.3 and left < np.degrees(UNSEEN) + 1
 
 
 def test_a_face_on_its_own_head_is_left_as_it_is(model):
