@@ -3,9 +3,9 @@
 A photo does not tell how large its face is, and fits differ in how a head is tilted in its own space: eyes, nose and
 mouth are laid over those of the source's head, whose size and tilt are what its pose belongs to. What is then left
 between the two is seen by one detector, on the source's frames and on the renderings of the same frames: a turn, as
-perspective-n-point of a usual face tells it, beyond what nobody sees, place and size are taken back. The features
-themselves stay where the person has them: moved to the source's they would halve the difference, and cost a third of
-the likeness.
+perspective-n-point of a usual face tells it, is taken back beyond what nobody sees and up to what may be its error, and
+so are place and size. The features themselves stay where the person has them: moved to the source's they would halve
+the difference, and cost a third of the likeness.
 """
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fitting.fit import initial_pose
 
 WEIGHTS = np.repeat([0.5, 1.0], [17, 51])    # of landmarks' differences: the jaw is the outline of other heads
 UNSEEN = np.radians(1.0)      # of a turn that nobody sees: it may be the person's own face
+MOST = np.radians(4.0)        # of a turn that is taken back: a detector that reads more is misled by other features
 ROUNDS = 2                    # of looking and reseating: a detector sees but most of a change
 
 
@@ -63,6 +64,7 @@ def fitted_seat(model, target, shown, track, pictures, detector):
     """
     seat = seat_on(model, target.identity, track.identity)
     marks = {t: detector.landmarks(picture, box_from_landmarks(track.landmarks[t])) for t, picture in pictures.items()}
+    total = np.zeros(3)
     for _ in range(ROUNDS):
         seen = [_seen(model, target, shown[t], track, t, picture, marks[t], detector, seat)
                 for t, picture in pictures.items()]
@@ -70,7 +72,9 @@ def fitted_seat(model, target, shown, track, pictures, detector):
         if not seen:
             break
         away, places, turns = (np.median(values, axis=0) for values in zip(*seen))
-        seat = reseated(seat, places, away, turns * max(0.0, 1 - UNSEEN / max(float(np.linalg.norm(turns)), 1e-9)))
+        wanted = total + turns * max(0.0, 1 - UNSEEN / max(float(np.linalg.norm(turns)), 1e-9))
+        wanted *= min(1.0, MOST / max(float(np.linalg.norm(wanted)), 1e-9))
+        seat, total = reseated(seat, places, away, wanted - total), wanted
     return seat
 
 
