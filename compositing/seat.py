@@ -22,6 +22,7 @@ from fitting.fit import initial_pose
 WEIGHTS = np.repeat([0.5, 1.0], [17, 51])    # of landmarks' differences: the jaw is the outline of other heads
 UNSEEN = np.radians(1.0)      # of a turn that nobody sees: it may be the person's own face
 MOST = np.radians(4.0)        # of a turn that is taken back: a detector that reads more is misled by other features
+SMALLEST = 16                 # pixels, of a face that landmarks are looked for in
 ROUNDS = 2                    # of looking and reseating: a detector sees but most of a change
 
 
@@ -63,11 +64,12 @@ def fitted_seat(model, target, shown, track, pictures, detector):
     Seat
     """
     seat = seat_on(model, target.identity, track.identity)
-    marks = {t: detector.landmarks(picture, box_from_landmarks(track.landmarks[t])) for t, picture in pictures.items()}
+    boxes = {t: box_from_landmarks(track.landmarks[t]) for t in pictures}
+    marks = {t: detector.landmarks(pictures[t], box) for t, box in boxes.items() if box[2] - box[0] >= SMALLEST}
     total = np.zeros(3)
     for _ in range(ROUNDS):
-        seen = [_seen(model, target, shown[t], track, t, picture, marks[t], detector, seat)
-                for t, picture in pictures.items()]
+        seen = [_seen(model, target, shown[t], track, t, pictures[t], seen_there, detector, seat)
+                for t, seen_there in marks.items()]
         seen = [found for found in seen if found is not None]
         if not seen:
             break

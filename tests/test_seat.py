@@ -111,6 +111,16 @@ def test_a_face_on_its_own_head_is_left_as_it_is(model):
     assert np.abs(seat(own) - own)[model.landmarks].max() < 0.3
 
 
+def test_where_no_landmarks_are_known_the_seat_is_that_of_the_heads(model):
+    face = virtual_face(model, 3, size=256)
+    track, pictures = source_of(model, face, [[0, 0, 0], [0, 0.2, 0]])
+    unknown = replace(track, landmarks=np.zeros_like(track.landmarks))
+    seat, plain = fitted_seat(model, face, track.expression, unknown, pictures, FaceDetector()), seat_on(
+        model, face.identity, track.identity)
+    np.testing.assert_array_equal(seat.rotation, plain.rotation)
+    np.testing.assert_array_equal(seat.translation, plain.translation)
+
+
 def test_frames_are_spread_over_the_trusted_ones(model):
     face = virtual_face(model, 3, size=256)
     track, _ = source_of(model, face, [[0, 0, 0], [0, 0.2, 0]])
