@@ -65,11 +65,12 @@ def fitted_seat(model, target, shown, track, pictures, detector):
     """
     seat = seat_on(model, target.identity, track.identity)
     boxes = {t: box_from_landmarks(track.landmarks[t]) for t in pictures}
-    marks = {t: detector.landmarks(pictures[t], box) for t, box in boxes.items() if box[2] - box[0] >= SMALLEST}
+    boxes = {t: box for t, box in boxes.items() if box[2] - box[0] >= SMALLEST}
+    marks = {t: detector.landmarks(pictures[t], box) for t, box in boxes.items()}
     total = np.zeros(3)
     for _ in range(ROUNDS):
-        seen = [_seen(model, target, shown[t], track, t, pictures[t], seen_there, detector, seat)
-                for t, seen_there in marks.items()]
+        seen = [_seen(model, target, shown[t], track, t, pictures[t], box, marks[t], detector, seat)
+                for t, box in boxes.items()]
         seen = [found for found in seen if found is not None]
         if not seen:
             break
@@ -107,8 +108,8 @@ def reseated(seat, at, difference, turn):
     return Seat(scale * seat.scale, back @ seat.rotation, scale * back @ seat.translation + shift)
 
 
-def _seen(model, target, expression, track, t, picture, marks, detector, seat):
-    """What a detector sees of a rendering in a frame, against what it sees in the frame's picture.
+def _seen(model, target, expression, track, t, picture, box, marks, detector, seat):
+    """What a detector sees of a rendering in a box of a frame, against `marks`, what it sees there in the picture.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def _seen(model, target, expression, track, t, picture, marks, detector, seat):
     left, top, right, bottom = drawn.window
     pasted = picture.copy()
     pasted[top:bottom, left:right][drawn.mask] = np.round(drawn.rgb[drawn.mask] * 255).astype(np.uint8)
-    seen = detector.landmarks(pasted, box_from_landmarks(track.landmarks[t]))
+    seen = detector.landmarks(pasted, box)
     placed, turn = drawn.posed.vertices[model.landmarks].astype(np.float64), rotation_matrix(track.rotation[t])
     away = np.column_stack([(seen - marks) * placed[:, 2:] / float(track.focal), np.zeros(68)])
     as_seen, as_is = (initial_pose(model, model.mean, points, float(track.focal), track.principal_point)[0]

@@ -244,10 +244,11 @@ class DensePredictor:
 
     def _mirror_back(self, points, deviation, identity, turn, count):
         """Makes what was seen in mirror images, all but the first `count`, that of the pictures; in place."""
+        inner = len(INNER)
         for seen in (points, deviation):
-            seen[count:, :51] = seen[count:, INNER]
-            seen[count:, 51:] = seen[:count, 51:]            # none of these is another one's image
-        points[count:, :51, 0] *= -1
+            seen[count:, :inner] = seen[count:, INNER]
+            seen[count:, inner:] = seen[:count, inner:]      # none of these is another one's image
+        points[count:, :inner, 0] *= -1
         identity[count:] = identity[count:] @ self._identity_mirror.T
         turn[count:, 1:] *= -1
 

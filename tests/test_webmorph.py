@@ -6,7 +6,7 @@ import pytest
 
 from facemodel.errors import InputError
 from facemodel.symmetry import MIRROR
-from texgan.webmorph import COUNT, LINES, OTHERS, POINTS, SHIFT, landmarks_by_hand
+from texgan.webmorph import COUNT, LINES, POINTS, SHIFT, landmarks_by_hand
 
 
 def write(path, points):
@@ -28,13 +28,13 @@ def placed(usual):
         share = np.linspace(0, 1, len(points))
         own = np.linspace(0, 1, len(marks))
         out[points] = np.stack([np.interp(share, own, usual[list(marks)][:, c]) for c in (0, 1)], axis=1)
-    for k, points in (POINTS | OTHERS).items():
+    for k, points in POINTS.items():
         out[points] = usual[k]
     across = (usual[45] - usual[36]) / 100
     down = np.array([-across[1], across[0]])
     for k, (x, y) in SHIFT.items():
         for mark, sign in ((k, 1), (MIRROR[k], -1)):
-            out[(POINTS | OTHERS)[mark]] -= sign * x * across + y * down
+            out[POINTS[mark]] -= sign * x * across + y * down
     return out
 
 
@@ -42,7 +42,7 @@ def test_a_usual_face_s_points_are_its_landmarks(usual, tmp_path):
     seen = landmarks_by_hand(write(tmp_path / "a.tem", placed(usual)), usual)
     known = np.isfinite(seen).all(axis=1)
     assert set(np.flatnonzero(~known)) == {*range(8), *range(9, 17), 27, 28, 29, 30, 32, 34}
-    corners = [k for k in np.flatnonzero(known) if k in POINTS | OTHERS]
+    corners = [k for k in np.flatnonzero(known) if k in POINTS]
     np.testing.assert_allclose(seen[corners], usual[corners], atol=1e-3)
     np.testing.assert_allclose(seen[known], usual[known], atol=1.5)       # lines are coarser than landmarks
 
