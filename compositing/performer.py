@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from compositing.mouth import MouthRedrawer, opening
 from compositing.report import StageTimer
+from compositing.wrinkles import WrinkleTransfer
 from fitting.lift import Lifter
 from fitting.texture import region_texture
 from texgan.transfer import GanTransfer, SourceTexture, static
@@ -27,7 +28,7 @@ class TexturePerformer:
     def __init__(self, model, track, neutral, method=static, source_neutral=None, timer=None, eyes=None):
         self._model, self._track, self._neutral = model, track, neutral
         self._method, self._source_neutral = method, source_neutral
-        self._lifter = self._masks = self._redrawer = None
+        self._lifter = self._masks = self._redrawer = self._wrinkles = None
         self._eyes = eyes
         self._timer = timer or StageTimer()
         if source_neutral:
@@ -35,6 +36,7 @@ class TexturePerformer:
             self._masks = [region_texture(model, name, self._lifter.atlas) for name in REGIONS]
         if isinstance(method, GanTransfer):       # the other methods have the source's own mouth, or none
             self._redrawer = MouthRedrawer(self._masks[0])
+            self._wrinkles = WrinkleTransfer(model, source_neutral, neutral)
 
     def __call__(self, rgb, t, free=None):
         """The texture in frame t of the track: (S, S, 3) float32.
@@ -48,6 +50,9 @@ class TexturePerformer:
                 lifted = self._lifter.frame(rgb, self._track, t, neutral, free)
             with self._timer("target texture"):
                 texture = self._method(self._neutral, self._source(lifted))
+        if self._wrinkles:
+            with self._timer("wrinkles"):
+                self._wrinkles.draw(texture, lifted)
         if self._redrawer:
             with self._timer("mouth"):
                 marks, track = self._model.landmarks, self._track
