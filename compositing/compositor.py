@@ -16,9 +16,10 @@ from compositing.retarget import Rendering, render, retarget_expression
 from compositing.seat import seat_on
 from compositing.sharpness import SharpnessMatch
 from compositing.steady import Steadier
-from compositing.tone import ToneMatch
+from compositing.tone import ToneMatch, least_eyes
+from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
-from fitting.texture import bare_skin
+from fitting.texture import bare_skin, region_texture
 from fitting.video_reader import VideoFrame
 from texgan.transfer import static
 
@@ -67,8 +68,9 @@ class Compositor:
         self._inner, self._outer = seam.seam_regions(model)
         nodes = model.coarse_index
         region = lambda name: model.regions[name][nodes]
+        whites = region_texture(model, "eyes", build_atlas(model, len(target.texture.rgb)))
         self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
-                               region("mouth_interior"), region("lips"))
+                               region("mouth_interior"), region("lips"), least_eyes(target.texture, whites))
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
         self._eyes = eyes
         self._seat = seat or seat_on(model, target.identity, track.identity)

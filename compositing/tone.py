@@ -12,8 +12,10 @@ as much of the person's own tone is kept as SKIN says:
     target   all of it; where two people differ much, the border shows it
 
 Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
-makes the white of the target's that of the source's, the inside of the mouth what makes its mean that of the source's
-(before it has been seen, what the eyes get), and so do lips, up to LIPS_KEEP of their own.
+makes the white of the target's that of the source's, but where wide eyes look out of a narrow-eyed head it is lids that
+are taken for white: eyes get no darker than a usual white would be in the light that was fitted. The inside of the
+mouth gets what makes its mean that of the source's (before it has been seen, what the eyes get), and so do lips, up to
+LIPS_KEEP of their own.
 
 Ratios are of code values, which for a power-law transfer is the same as a ratio of linear light.
 """
@@ -31,6 +33,9 @@ LARGEST = 1.2                # of the ratio's logarithm
 LOCAL = 0.25                 # of its difference from the mean, inside; softly
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9}         # likewise; lids come over eyes, and lips are pressed
+WHITE_PART = 0.8, 0.95       # quantiles, of eyes' darkest channel, between which they are white, but no glint
+WHITE = (0.80, 0.75, 0.72)   # albedo of such whites: three in four of the London set's are darker
+SHADE = 0.1                  # of the ratio's logarithm, by which another head's brows may shade them
 LIPS_KEEP = 0.15             # of the ratio's logarithm
 LEAST = 12                   # vertices of eyes or mouth that say something
 AUTO_KEEPS, AUTO_COLOUR = 0.22, 0.12      # of the ratio's logarithm: of its mean over the channels, and of the rest
@@ -49,12 +54,15 @@ class ToneMatch:
     outer : (N,) bool, outside the face; its border is where the target has to meet the source
     keep : one of SKIN
     eyes, mouth, lips : (N,) float in [0, 1], how far a vertex belongs to the eyeballs, to the mouth's inside, the lips
+    least_eyes : (3,) float, logarithm of the least gain of eyes, see least_eyes; default none
     """
 
-    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None, lips=None):
+    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None, lips=None, least_eyes=None):
         if keep not in KEEPS:
             raise ValueError(f"keep is {keep!r}, but must be one of {', '.join(SKIN)}")
-        self._skin, self._keep = np.asarray(skin, bool), KEEPS[keep]
+        self._skin, self._keep, self._least = np.asarray(skin, bool), KEEPS[keep], {}
+        if least_eyes is not None:
+            self._least["eyes"] = np.asarray(least_eyes, np.float32)
         none = np.zeros(len(uv), np.float32)
         parts = {name: np.float32(none if x is None else x) for name, x in (("lips", lips), ("eyes", eyes),
                                                                               ("mouth", mouth))}
@@ -112,6 +120,7 @@ class ToneMatch:
                 middle = _white if name == "eyes" else lambda colours: colours.mean(axis=0)
                 ratio = _log_ratio(middle(source[seen]), middle(target[seen]))
                 ratio = ratio - np.clip(ratio, -LIPS_KEEP, LIPS_KEEP) * (name == "lips")
+                ratio = np.maximum(ratio, self._least.get(name, -LARGEST))
                 past = self._ratios.get(name, ratio)
                 self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
             ratio = self._ratios.get(name, self._ratios.get("eyes") if name == "mouth" else None)
@@ -144,10 +153,22 @@ def _log_ratio(source, target):
     return np.clip(ratio, -LARGEST, LARGEST).astype(np.float32)
 
 
+def least_eyes(texture, eyes):
+    """The logarithm of the least gain that eyes of a texture get, where the light is what was fitted: (3,) float32.
+
+    texture : fitting.lift.Texture, neutral, (S, S, 3); eyes : (S, S) float32, its eyes
+    """
+    seen = eyes * texture.validity > 0.5
+    if not seen.any():
+        return np.full(3, -LARGEST, np.float32)
+    return np.float32(np.minimum(np.log(np.float32(WHITE) / _white(texture.rgb[seen])), 0) - SHADE)
+
+
 def _white(colours):
-    """The white of the eye, (3,): the mean of the brighter half of the eyes' colours (n, 3)."""
-    light = colours.mean(axis=1)
-    return colours[light >= np.median(light)].mean(axis=0)
+    """The white of the eyes, (3,), by their colours (n, 3): the least red of them, without the glints."""
+    light = colours.min(axis=1)
+    low, high = np.quantile(light, WHITE_PART)
+    return colours[(light >= low) & (light <= high)].mean(axis=0)
 
 
 def _agreeing(ratio, rounds=3, usual=0.08):

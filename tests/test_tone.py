@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from compositing import seam
-from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, ToneMatch
+from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, SHADE, WHITE, ToneMatch, least_eyes
+from fitting.lift import Texture
 
 SIDE = 60
 GRID = np.stack(np.meshgrid(np.linspace(0, 1, SIDE), np.linspace(0, 1, SIDE)), axis=-1).reshape(-1, 2)
@@ -115,7 +116,8 @@ def test_reach_draws_the_seam_out_to_where_the_pictures_differ():
 
 def test_eyes_lips_and_mouth_get_their_own():
     """Skin twice as bright, whites of the eyes a fifth brighter, the mouth's inside darker and redder, lips a third
-    brighter; irises, the darker third, say nothing. As long as the mouth is shut it is taken for an eye."""
+    brighter; irises and glints, the darkest third and a few, say nothing. As long as the mouth is shut it is taken for
+    an eye."""
     eyes = (np.abs(GRID - [0.35, 0.4]).max(axis=1) < 0.05).astype(np.float32)
     mouth = (np.abs(GRID - [0.5, 0.7]).max(axis=1) < 0.05).astype(np.float32)
     lips = (np.abs(GRID - [0.5, 0.6]).max(axis=1) < 0.04).astype(np.float32)
@@ -125,6 +127,7 @@ def test_eyes_lips_and_mouth_get_their_own():
     source[lips > 0] = target[lips > 0] * 1.333
     iris = np.flatnonzero(eyes)[::3]
     target[iris], source[iris] = 0.1, 0.3
+    target[iris[:1]], source[iris[:1]] = 1.0, 1.0
     skin = ~OUTER & (eyes + mouth + lips == 0)
     tone = ToneMatch(GRID, skin, OUTER, "source", eyes, mouth, lips)
     gain = tone.gain(source, target, mouth == 0)
@@ -135,3 +138,29 @@ def test_eyes_lips_and_mouth_get_their_own():
     assert np.allclose(gain[lips > 0], 1.333 / np.exp(LIPS_KEEP), rtol=0.02)
     closed = tone.gain(np.where(eyes[:, None] > 0, 0.05, source), target, ALL)       # one frame of a blink
     assert np.abs(np.log(closed / gain))[eyes > 0].max() < 0.1
+
+
+def test_lids_are_not_taken_for_the_white_of_wide_eyes():
+    """A narrow-eyed source shows skin where the target's eyes are: they get no darker than the fitted light says."""
+    eyes = (np.abs(GRID - [0.35, 0.4]).max(axis=1) < 0.05).astype(np.float32)
+    target, lids = np.where(eyes[:, None] > 0, 0.9, 0.5) * np.ones(3), np.array([0.6, 0.4, 0.35])
+    source = np.where(eyes[:, None] > 0, lids, 0.5)
+    least = np.log([0.9, 0.8, 0.7])
+    gain = ToneMatch(GRID, ~OUTER & (eyes == 0), OUTER, "source", eyes, least_eyes=least).gain(source, target, ALL)
+    assert np.allclose(gain[eyes > 0], [0.9, 0.8, 0.7], rtol=1e-3)
+    brighter = np.where(eyes[:, None] > 0, 0.95, 0.5) * np.ones(3)
+    gain = ToneMatch(GRID, ~OUTER & (eyes == 0), OUTER, "source", eyes, least_eyes=least).gain(brighter, target, ALL)
+    assert np.allclose(gain[eyes > 0], 0.95 / 0.9, rtol=1e-3)
+
+
+@pytest.mark.parametrize("white, least", [((0.9, 0.9, 0.9), np.log(np.array(WHITE) / 0.9) - SHADE),
+                                          ((0.6, 0.6, 0.6), [-SHADE] * 3)])       # shaded on its own head already
+def test_the_least_that_eyes_get_is_a_usual_white(white, least):
+    rgb, eyes = np.full((32, 32, 3), 0.5, np.float32), np.zeros((32, 32), np.float32)
+    eyes[8:24, 8:24] = 1
+    rgb[8:24, 8:24], rgb[8:24, 8:16] = white, 0.2
+    rgb[10, 18:22] = 1.2                                                          # a glint
+    texture = Texture(rgb, np.ones((32, 32), np.float32))
+    assert np.allclose(least_eyes(texture, eyes), least, atol=0.01)
+    hidden = Texture(rgb, np.zeros((32, 32), np.float32))                         # closed, or behind dark glasses
+    assert np.array_equal(least_eyes(hidden, eyes), np.full(3, -LARGEST, np.float32))
