@@ -66,10 +66,11 @@ class WrinkleTransfer:
         scale = len(texture) // self._size
         window = tuple(slice(s.start * scale, s.stop * scale) for s in self._window)
         part = texture[window]
-        part *= cv2.resize(gain, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+        gain = cv2.resize(gain, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        np.multiply(part, cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB), out=part)
 
     def _light(self, rgb):
-        return log_albedo(rgb[self._window]).mean(axis=2)
+        return log_albedo(cv2.transform(rgb[self._window], np.full((1, 3), 1 / 3)))
 
     def _band(self, change, seen):
         """What of a change (h, w) is as wide as folds are, where it was seen (h, w)."""
