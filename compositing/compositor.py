@@ -65,7 +65,7 @@ class Compositor:
                  inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
-        self._inner, self._outer = seam.seam_regions(model)
+        (self._inner, self._outer), self._beard = seam.seam_regions(model), seam.beard_region(model)
         nodes = model.coarse_index
         region = lambda name: model.regions[name][nodes]
         whites = region_texture(model, "eyes", build_atlas(model, len(target.texture.rgb)))
@@ -176,7 +176,7 @@ class Compositor:
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
         source = np.where((visible & ~free)[:, None], target, source)       # a hand says nothing about the seam
-        reach = seam.reach(source, target)
+        reach = seam.reach(source, target, self._beard)
         labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
                                      cost_source=reach, reset=self._broken)
         self._broken = False

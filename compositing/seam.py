@@ -11,6 +11,7 @@ BLEND_WIDTH = 0.10           # of the face's width: width of the linear blend ac
 DEPTH_TOLERANCE = 4.0        # mm
 REACH = 0.02                 # price of a vertex that shows the source though it could show the target
 FOREIGN = 0.25               # ratio's logarithm from which on a vertex is rather left to the source
+BEARD_WIDTH = 50.0           # mm to each side of the face's middle: hair beside it hangs
 GAMMA = 2.2                  # of the code values, for blending
 
 
@@ -65,18 +66,27 @@ def blend_alpha(labels, model, rendering):
     return np.minimum(alpha, np.clip((drawn - 1) / (width / 2), 0, 1)).astype(np.float32)
 
 
-def reach(source_colours, target_colours):
+def beard_region(model):
+    """Where hair is a beard, of the coarse mesh: below the nose, not beside the face: (V1,) bool."""
+    x, y, _ = model.mean[model.coarse_index].T
+    return (y > model.mean[model.landmarks[33], 1]) & (np.abs(x) < BEARD_WIDTH)
+
+
+def reach(source_colours, target_colours, beard):
     """Price of showing the source at vertices where both could be shown, in units of the seam's cost: (V1,) float64.
 
     A seam costs by its length, so the least would hug the features and leave most of the source's face. REACH draws it
-    out to where the pictures differ by more than FOREIGN though their tones are matched: hair in either of them.
+    out to where the pictures differ by more than FOREIGN though their tones are matched: hair in either of them. The
+    target's own beard, and a chin that is darker than one that shines, are not left out.
 
     Parameters
     ----------
     source_colours, target_colours : (V1, 3) float in [0, 1], the target's with its tone matched
+    beard : (V1,) bool, see beard_region
     """
     ratio = np.log(np.maximum(source_colours, 0.02) / np.maximum(target_colours, 0.02))
-    return REACH * (1 - np.minimum((np.abs(ratio).mean(axis=1) / FOREIGN) ** 2, 2))
+    foreign = np.minimum((np.abs(ratio).mean(axis=1) / FOREIGN) ** 2, 2)
+    return REACH * (1 - np.where(beard & (ratio.mean(axis=1) > 0), 0, foreign))
 
 
 def tint(model, rendering, gain):

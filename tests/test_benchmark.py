@@ -40,8 +40,8 @@ def test_a_run_on_a_clip(capsys, tmp_path):
     assert times["clip"] == {"path": str(clip), "width": 640, "height": 360}
     for group, stages in (("track", ["decode", "landmarks", "key frames", "fit", "smoothing", "other"]),
                           ("composite", ["target", "first look", "neutral texture", "decode", "occlusion",
-                                         "source texture", "target texture", "mouth", "eyes", "render", "seam", "blend",
-                                         "encode", "other"])):
+                                         "source texture", "target texture", "wrinkles", "mouth", "eyes", "render",
+                                         "seam", "blend", "encode", "other"])):
         rows = {s["stage"]: s["seconds"] for s in times["stages"] if s["group"] == group}
         assert sorted(rows) == sorted(stages)
         assert all(seconds > 0 for seconds in rows.values()), rows

@@ -101,17 +101,35 @@ def test_the_blend_is_linear_in_light():
 
 
 def test_reach_draws_the_seam_out_to_where_the_pictures_differ():
-    """A strip of vertices, target at one end, source at the other; the pictures differ by hair on the last third."""
+    """A strip of vertices, target at one end, source at the other; the pictures differ by hair on the last third.
+
+    That is left to the source, unless it is where beards grow and the target's.
+    """
     from compositing.graph_cut import SeamLabeller
     count, hair = 30, np.arange(30) >= 20
     source = np.full((count, 3), 0.5)
     target = np.where(hair[:, None], 0.1, source)
     edges = np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)
-    price = seam.reach(source, target)
+    skin = np.zeros(count, bool)
+    price = seam.reach(source, target, skin)
     assert np.allclose(price[~hair], seam.REACH) and np.allclose(price[hair], -seam.REACH)
-    labeller = SeamLabeller(edges, cost="between")
-    labeller.push(source, target, np.arange(count) == 29, np.arange(count) == 0, cost_source=price)
-    assert np.array_equal(labeller.flush()[0], np.arange(count) < 19)         # where both ends of the cut edge agree
+
+    def labels(price):
+        labeller = SeamLabeller(edges, cost="between")
+        labeller.push(source, target, np.arange(count) == 29, np.arange(count) == 0, cost_source=price)
+        return labeller.flush()[0]
+
+    assert np.array_equal(labels(price), np.arange(count) < 19)               # where both ends of the cut edge agree
+    beard = seam.reach(source, target, ~skin)
+    assert np.allclose(beard, seam.REACH) and beard[hair].sum() > 0 > price[hair].sum()
+    assert np.array_equal(seam.reach(target, source, ~skin), price)           # the source's own beard is left to it
+
+
+def test_beards_grow_below_the_nose(model):
+    beard = seam.beard_region(model)
+    place = model.mean[model.coarse_index]
+    at = lambda landmark: beard[np.linalg.norm(place - model.mean[model.landmarks[landmark]], axis=1).argmin()]
+    assert all(at(k) for k in (8, 48, 51, 54, 57)) and not any(at(k) for k in (0, 16, 27, 30, 36, 45))
 
 
 def test_eyes_lips_and_mouth_get_their_own():
