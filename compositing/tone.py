@@ -60,9 +60,8 @@ class ToneMatch:
     def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None, lips=None, least_eyes=None):
         if keep not in KEEPS:
             raise ValueError(f"keep is {keep!r}, but must be one of {', '.join(SKIN)}")
-        self._skin, self._keep, self._least = np.asarray(skin, bool), KEEPS[keep], {}
-        if least_eyes is not None:
-            self._least["eyes"] = np.asarray(least_eyes, np.float32)
+        self._skin, self._keep = np.asarray(skin, bool), KEEPS[keep]
+        self._least_eyes = np.float32(-LARGEST if least_eyes is None else least_eyes)
         none = np.zeros(len(uv), np.float32)
         parts = {name: np.float32(none if x is None else x) for name, x in (("lips", lips), ("eyes", eyes),
                                                                               ("mouth", mouth))}
@@ -117,16 +116,20 @@ class ToneMatch:
         for name, (inside, weight) in self._parts.items():
             seen = inside & visible
             if seen.sum() >= LEAST:
-                middle = _white if name == "eyes" else lambda colours: colours.mean(axis=0)
-                ratio = _log_ratio(middle(source[seen]), middle(target[seen]))
-                ratio = ratio - np.clip(ratio, -LIPS_KEEP, LIPS_KEEP) * (name == "lips")
-                ratio = np.maximum(ratio, self._least.get(name, -LARGEST))
+                ratio = self._part_ratio(name, source[seen], target[seen])
                 past = self._ratios.get(name, ratio)
                 self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
             ratio = self._ratios.get(name, self._ratios.get("eyes") if name == "mouth" else None)
             if ratio is not None:
                 out = out + weight * (ratio - out)
         return np.exp(out)
+
+    def _part_ratio(self, name, source, target):
+        """The logarithm of what makes a part's colours (n, 3) in the target those of the source: (3,) float32."""
+        if name == "eyes":
+            return np.maximum(_log_ratio(_white(source), _white(target)), self._least_eyes)
+        ratio = _log_ratio(source.mean(axis=0), target.mean(axis=0))
+        return ratio - np.clip(ratio, -LIPS_KEEP, LIPS_KEEP) if name == "lips" else ratio
 
     def _field(self):
         """The logarithm of the gain in every cell: (CELLS, CELLS, 3) float32."""

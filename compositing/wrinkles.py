@@ -15,7 +15,7 @@ import numpy as np
 
 from facemodel.atlas import build_atlas
 from fitting.texture import log_albedo, region_texture, skin_weight, weight_texture
-from texgan.transfer import shrunk
+from texgan.transfer import shrunk, window_at
 
 FINE, BROAD = 0.0022, 0.026  # of the chart's side: standard deviations of the blurs between which folds lie
 FLOOR = 0.02                 # of log luminance: as much is noise
@@ -25,7 +25,7 @@ MOST = 0.5                   # of log luminance: no fold is deeper
 LEAST_SEEN = 0.05            # weight under which a mean fades to nothing
 COARSER = 4                  # times: texels that the broad blur is taken in
 NOSTRILS, NOSTRIL = (31, 32, 33, 34, 35), 5.0      # iBUG landmarks, mm: their shadow moves, and is no fold
-APART = 0.008                # of the chart's side from lips, lids and brows, over which folds fade
+APART = 0.008                # of the chart's side from lips, lids, eyes and nostrils, over which folds fade
 
 
 class WrinkleTransfer:
@@ -63,9 +63,7 @@ class WrinkleTransfer:
         drawn = self._band(self._light(shrunk(texture, self._size)) - self._rest_target, self._skin)
         fold -= np.clip(drawn, np.minimum(fold, 0), np.maximum(fold, 0))
         gain = np.exp(np.clip(seen * fold, -MOST, MOST))
-        scale = len(texture) // self._size
-        window = tuple(slice(s.start * scale, s.stop * scale) for s in self._window)
-        part = texture[window]
+        part = texture[window_at(self._window, len(texture) // self._size)]
         gain = cv2.resize(gain, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         np.multiply(part, cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB), out=part)
 
@@ -84,7 +82,7 @@ class WrinkleTransfer:
 
 
 def _open_skin(model, atlas):
-    """Skin away from lips, lids, brows and eyes: (s, s) float32 in [0, 1]."""
+    """Skin away from lips, lids, eyes and nostrils, without brows: (s, s) float32 in [0, 1]."""
     skin = np.clip(2 * skin_weight(model, atlas) - 1, 0, 1)
     place = model.mean[model.landmarks[list(NOSTRILS)]]
     away = np.min([np.linalg.norm(model.mean - p, axis=1) for p in place], axis=0)

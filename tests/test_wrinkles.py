@@ -81,7 +81,7 @@ def test_a_fold_that_the_method_has_drawn_is_not_drawn_again(model, cheek):
 
 
 def test_a_texture_that_slips_makes_no_folds(model, cheek):
-    """A mole and a hairy brow half a texel off: the plain ratio would show both."""
+    """A mole half a texel off: the plain ratio would show its edges."""
     source, target = skin(SIZE, grain=0.0), skin(LARGE, grain=0.0)
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) + 0.5
     mole = -1.0 * np.exp(-0.5 * ((x - cheek[0]) ** 2 + (y - cheek[1]) ** 2) / 2.5 ** 2)

@@ -129,7 +129,7 @@ class GanTransfer:
         scale = target.rgb.shape[0] // size
         for window, detail in ready.eyes:
             gone = 1 - np.exp(-(moved[window] / EYE_MOVED) ** 2)
-            out[_times(window, scale)] -= cv2.resize(gone, detail.shape[1::-1])[..., None] * detail
+            out[window_at(window, scale)] -= cv2.resize(gone, detail.shape[1::-1])[..., None] * detail
         return np.clip(out, 0, BRIGHTEST, out=out)
 
 
@@ -160,13 +160,13 @@ class _Prepared:
             rows, columns = (np.flatnonzero((labels == k).any(axis=axis)) for axis in (1, 0))
             window = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
             weight = _enlarged(np.ascontiguousarray(masks.eyes * (labels == k)), whole)
-            large = _times(window, whole // size)
+            large = window_at(window, whole // size)
             eyes.append((window, weight[large][..., None] * detail[large]))
         return cls(texture, small, shrunk(texture.validity, size), base, eyes)
 
 
-def _times(window, scale):
-    """A window (two slices) of a texture in one that is so many times as large."""
+def window_at(window, scale):
+    """A window (two slices) of a texture in one that is `scale` times as large."""
     return tuple(slice(s.start * scale, s.stop * scale) for s in window)
 
 
