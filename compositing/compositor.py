@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from compositing import seam, views
 from compositing.graph_cut import SeamLabeller
 from compositing.occlusion import least
 from compositing.performer import TexturePerformer
+from compositing.pipeline import Pipeline
 from compositing.presence import presence
 from compositing.report import StageTimer
 from compositing.retarget import Rendering, render, retarget_expression
@@ -19,28 +20,37 @@ from compositing.steady import Steadier
 from compositing.tone import ToneMatch, least_eyes
 from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
+from fitting.lift import Texture
 from fitting.texture import bare_skin, region_texture
 from fitting.video_reader import VideoFrame
 from texgan.transfer import static
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    """A frame that waits for its labels, with its rendering, its texture if it will be shown, and what limits both.
+class _UnderWay:
+    """A frame on its way through the compositor, and what has been made for it so far.
 
-    presence : float, weight of the target; keep : (h, w) float32, weight of painting in the rendering's window, or
-    None for 1
+    t : int, its number in the track, or None where it shows no face that can be replaced
+    keep : (H, W) float32, weight of painting, or None for 1; once it waits for its labels, of the rendering's window
+    lifted : fitting.lift.Texture, the source's. texture : (S, S, 3) float32, the target's
+    rendering : Rendering, or None where the face is outside the frame
+    thumbnail : the texture, small, if it will be shown. presence : float, weight of the target
     """
 
     frame: VideoFrame
-    rendering: Rendering
-    texture: np.ndarray | None = None
-    presence: float = 1.0
+    t: int | None
     keep: np.ndarray | None = None
+    lifted: Texture | None = None
+    texture: np.ndarray | None = None
+    rendering: Rendering | None = None
+    thumbnail: np.ndarray | None = None
+    presence: float = 1.0
 
 
 class Compositor:
-    """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window.
+    """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window and a few frames.
+
+    Frames go through on an assembly line: while one is blended, the next ones are rendered, inferred and lifted.
 
     Parameters
     ----------
@@ -79,7 +89,7 @@ class Compositor:
         self._waiting, self._broken, self._steadier = deque(), True, Steadier()
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
-        self._inspect, self._shown = inspect, None
+        self._inspect, self._line = inspect, Pipeline(self._lift, self._infer, self._render)
         self.inspection = None      # compositing.views.Inspection of the frame yielded last
         self.covered = 0.0          # share of the face in the frame yielded last that something lies before
 
@@ -91,31 +101,24 @@ class Compositor:
         """
         t = frame.index - int(self._track.frame_index[0])
         usable = 0 <= t < len(self._track) and self._track.status[t] == "ok"
-        free, keep = self._free(frame, t) if usable else (None, None)
-        rendering = self._render(frame, t, free) if usable else None
-        if rendering is None:
-            yield from self._finish(self._labeller.flush())
-            self.inspection, self.covered = None, 0.0
-            yield frame, None, None
-            self._broken = True
-            self._textures.reset()
-            if self._occlusion:
-                self._occlusion.reset()
-            return
-        with self._timer("seam"):
-            labels = self._label(frame, rendering, keep)
-        left, top, right, bottom = rendering.window
-        keep = keep if keep is None else keep[top:bottom, left:right].copy()
-        self._waiting.append(_Waiting(frame, rendering, self._shown, float(self._presence[t]), keep))
-        yield from self._finish(labels)
+        for item in self._line.push(_UnderWay(frame, t if usable else None)):
+            yield from self._take(item)
 
     def flush(self):
         """Yields the frames that still wait."""
+        for item in self._line.drain():
+            yield from self._take(item)
         yield from self._finish(self._labeller.flush())
 
     def settle(self):
         """Yields the frames that still wait; the next frame continues them. Then `state` can be taken."""
+        for item in self._line.drain():
+            yield from self._take(item)
         yield from self._finish(self._labeller.settle())
+
+    def close(self):
+        """Gives up the frames that still wait; afterwards nothing of them is looked at any more."""
+        self._line.close()
 
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
@@ -135,26 +138,54 @@ class Compositor:
         if self._occlusion:
             self._occlusion.restore(state["occlusion"])
 
-    def _free(self, frame, t):
-        """Where no thing lies before the face, and where besides no rim of glasses does: (H, W) float32, or None."""
+    def _lift(self, item):
+        """First on the line: what lies before the face, and the source's texture."""
+        frame, t = item.frame, item.t
+        if t is None:
+            if self._occlusion:
+                self._occlusion.reset()
+            return item
         with self._timer("decode"):
             rgb = frame.rgb                       # computed on first use
         with self._timer("occlusion"):
             own = self._mask and self._mask.keep(frame.index)
             thing, rim = self._occlusion.keep(rgb, t) if self._occlusion else (None, None)
             free = least(own, thing)
-            return free, least(free, rim)
+        return replace(item, keep=least(free, rim), lifted=self._textures.lift(rgb, t, free))
 
-    def _render(self, frame, t, free):
-        model, track = self._model, self._track
-        rgb = frame.rgb
-        texture = self._textures(rgb, t, free)
-        self._shown = views.thumbnail(texture) if self._inspect else None
+    def _infer(self, item):
+        """Second: the target's texture."""
+        return item if item.t is None else replace(item, texture=self._textures.infer(item.lifted))
+
+    def _render(self, item):
+        """Third: what is redrawn in it, and the face in the frame."""
+        model, track, t = self._model, self._track, item.t
+        if t is None:
+            self._textures.reset()
+            return item
+        texture = self._textures.redraw(item.texture, item.lifted, t)
         expression = self._eyes.expression if self._eyes else self._shown_expression[t]
         with self._timer("render"):
-            return render(model, self._target.identity, texture, expression, track.rotation[t],
-                          track.translation[t], track.light[t], track.focal, track.principal_point, rgb.shape[:2],
-                          self._seat)
+            rendering = render(model, self._target.identity, texture, expression, track.rotation[t],
+                               track.translation[t], track.light[t], track.focal, track.principal_point,
+                               item.frame.rgb.shape[:2], self._seat)
+        return replace(item, lifted=None, texture=None, rendering=rendering,
+                       thumbnail=views.thumbnail(texture) if self._inspect else None)
+
+    def _take(self, item):
+        """What comes off the line: tone, seam and blend; yields as `push`."""
+        if item.rendering is None:
+            yield from self._finish(self._labeller.flush())
+            self.inspection, self.covered = None, 0.0
+            yield item.frame, None, None
+            self._broken = True
+            return
+        with self._timer("seam"):
+            labels = self._label(item.frame, item.rendering, item.keep)
+        left, top, right, bottom = item.rendering.window
+        keep = item.keep if item.keep is None else item.keep[top:bottom, left:right].copy()
+        self._waiting.append(replace(item, keep=keep, presence=float(self._presence[item.t])))
+        yield from self._finish(labels)
 
     def _label(self, frame, rendering, keep):
         left, top, right, bottom = rendering.window
@@ -199,5 +230,5 @@ class Compositor:
                 whole = np.zeros(picture.shape[:2], np.float32)
                 whole[top:bottom, left:right] = alpha
             if self._inspect:
-                self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.texture)
+                self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.thumbnail)
             yield waiting.frame, picture, whole

@@ -39,17 +39,33 @@ class TexturePerformer:
             self._wrinkles = WrinkleTransfer(model, source_neutral, neutral)
 
     def __call__(self, rgb, t, free=None):
-        """The texture in frame t of the track: (S, S, 3) float32.
+        """The texture in frame t of the track: (S, S, 3) float32; parameters as of `lift`.
+
+        The three steps may run in threads of their own, if each sees the frames in order.
+        """
+        lifted = self.lift(rgb, t, free)
+        return self.redraw(self.infer(lifted), lifted, t)
+
+    def lift(self, rgb, t, free=None):
+        """The source's fitting.lift.Texture in frame t of the track, or None where the method needs none.
 
         rgb : (H, W, 3) uint8, that frame
         free : optional (H, W) float32 in [0, 1], 0 where something lies before the face and nothing can be lifted
         """
-        texture, neutral = self._neutral.rgb, self._source_neutral
-        if neutral:
-            with self._timer("source texture"):
-                lifted = self._lifter.frame(rgb, self._track, t, neutral, free)
-            with self._timer("target texture"):
-                texture = self._method(self._neutral, self._source(lifted))
+        if not self._source_neutral:
+            return None
+        with self._timer("source texture"):
+            return self._lifter.frame(rgb, self._track, t, self._source_neutral, free)
+
+    def infer(self, lifted):
+        """What the method makes of a source's texture: (S, S, 3) float32."""
+        if lifted is None:
+            return self._neutral.rgb
+        with self._timer("target texture"):
+            return self._method(self._neutral, self._source(lifted))
+
+    def redraw(self, texture, lifted, t):
+        """An inferred texture with folds, mouth and eyes of frame t: (S, S, 3) float32, maybe the same array."""
         if self._wrinkles:
             with self._timer("wrinkles"):
                 self._wrinkles.draw(texture, lifted)

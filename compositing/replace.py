@@ -18,7 +18,7 @@ interrupted.
 """
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,10 +184,11 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
                                                            **options))
                      for kind, path in (("compare", compare), ("debug", debug)) if path is not None]
 
+            faces = stack.enter_context(closing(Faces(compositors, tracks)))
             total = len(replaced) if span == WHOLE else reader.info.frame_count_estimate
             with progress_bar(total, "composite", show=progress) as bar:
-                composite_pieces(timer.each("decode", reader), Faces(compositors, tracks), writer, shown, replaced,
-                                 covered, journal, first=span.first, timer=timer, bar=bar, label=labeller.draw)
+                composite_pieces(timer.each("decode", reader), faces, writer, shown, replaced, covered, journal,
+                                 first=span.first, timer=timer, bar=bar, label=labeller.draw)
             if not replaced.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +24,13 @@ RANGES_SHOWN = 12
 
 
 class StageTimer:
-    """Adds up the wall-clock time of named stages: `with timer("render"): ...`.
+    """Adds up the wall-clock time of named stages: `with timer("render"): ...`, in whatever threads.
 
     seconds : dict, name of a stage -> float, in the order in which they were first seen
     """
 
     def __init__(self):
-        self.seconds = {}
+        self.seconds, self._lock = {}, threading.Lock()
 
     @contextmanager
     def __call__(self, name):
@@ -37,7 +38,9 @@ class StageTimer:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            spent = time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     def each(self, name, items):
         """Passes items on; what it takes to get each of them belongs to the stage."""

@@ -60,6 +60,11 @@ class Faces:
         """Yields the frames that still wait; the next frame continues them. Then `state` can be taken."""
         yield from self._together([c.settle() for c in self._compositors])
 
+    def close(self):
+        """Gives up the frames that still wait."""
+        for compositor in self._compositors:
+            compositor.close()
+
     def state(self):
         """All that is remembered from frame to frame, as plain data (see fitting.checkpoint); after `settle`."""
         return [c.state() for c in self._compositors]

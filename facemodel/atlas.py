@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.sampling import sampled
@@ -55,9 +55,9 @@ def uv_to_pixels(uv, size):
     return np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size], axis=1).astype(np.float32)
 
 
-@njit(cache=True, parallel=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True)
 def _locate(values, triangles, triangle, bary, out):
-    for i in prange(triangle.shape[0]):
+    for i in range(triangle.shape[0]):
         for j in range(triangle.shape[1]):
             t = triangle[i, j]
             if t < 0:
@@ -77,11 +77,11 @@ def to_texture(values, triangles, atlas):
     return out
 
 
-@njit(cache=True, parallel=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True)
 def _visible(points, depth, tolerance, out):
     """points (H, W, 4): pixel x, y, camera z, cosine of the view angle."""
     height, width = depth.shape
-    for i in prange(points.shape[0]):
+    for i in range(points.shape[0]):
         for j in range(points.shape[1]):
             x, y, z, cosine = points[i, j, 0], points[i, j, 1], points[i, j, 2], points[i, j, 3]
             column, row = int(np.floor(x)), int(np.floor(y))
