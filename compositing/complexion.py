@@ -3,11 +3,12 @@
 What falls into the forehead, what shines or is mirrored in glasses, and what only the photo's light makes uneven would
 stay where it is: hair goes, shine and reflections are dimmed, and the two halves of a face are as bright as each other.
 Colour varies from place to place in every skin, the more the darker it is: in ratios, the spread about the median
-colour halves while brightness grows by e^0.5, among the 63 people of the London set, and in none of them is it half as
-large again. More than that is light of several colours and is drawn together; so is a dark skin's on a paler head,
-since compositing.tone gives a face the source's tone by a factor, which leaves ratios as they are: orange lids and a
-grey brow. Light and dark go the same way: what of a skin is lighter or darker than on the mean face is so the more the
-darker the skin is, and on a paler head would be blotches, the dark parts at least.
+colour halves while brightness grows by e^0.5, among the 63 people of the London set, and in one of twenty it is a third
+as large again. More than that is light of several colours, and the more there is of that, the nearer is all of it drawn
+to the usual: nothing tells which of it is skin. So is a dark skin's on a paler head, since compositing.tone gives a
+face the source's tone by a factor, which leaves ratios as they are: orange lids and a grey brow. Light and dark go the
+same way: what of a skin is lighter or darker than on the mean face is so the more the darker the skin is, and on a
+paler head would be blotches, the dark parts at least.
 """
 from __future__ import annotations
 
@@ -26,6 +27,9 @@ MOST_UNEVEN = 2.0            # times that; with more, hair lies there, too
 NEAR_HAIR = 0.06             # of the chart's side
 HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
 BROW_MARGIN = 3.0            # mm
+FRINGE, FRINGE_HALF = 0.7, 0.3   # share of the forehead, and of what is around a brow: with more, it is hidden
+BESIDE = 10.0                # mm below the eyes, down to which hair is followed beside them
+OUTER_BROW = 0.6             # of the way from the face's middle to a brow's tail: outside, hair may hang over the brow
 LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
@@ -34,7 +38,7 @@ HALVES_WIDTH = 0.03          # of the chart's side: what is finer than that may 
 HALVES_DIFFER = 0.015        # of log colour, as may what is less
 SPREAD, SLOPE = 0.0415, -1.4             # of a skin's colour, fitted to the set, see usual_spread
 FAR = 2.5                    # spreads: colours further out are drawn in all the more
-MOST = 1.5                   # times that is the most that a skin has
+MOST, BEYOND = 1.33, 2.0     # times that: what hardly a skin has more of, and from which on what is light has hidden it
 LIGHT_SLOPE = -1.55          # of how far a skin's log luminance is from the mean face's, likewise: .056 at -.4
 LIGHT_PART = 0.3             # share of that with which what is lighter is evened: it tells more of a face than it mars
 FINE = 0.5                   # share of that with which dark pores and lines are evened
@@ -49,8 +53,9 @@ def without_hair(model, texture, atlas):
 
     Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright
     strands that are darker than what lies beside them (folds lie across), and their surroundings for the light they
-    take. How much darker is measured by how uneven the skin is below the brows: dark skin that shines is twice as
-    uneven as pale skin. Dots are no hair. What is hair is filled like what the photo does not show.
+    take, and what hangs down from it over brows and lids. How much darker is measured by how uneven the skin is below
+    the brows: dark skin that shines is twice as uneven as pale skin. Dots are no hair. What is hair is filled like what
+    the photo does not show.
 
     Parameters
     ----------
@@ -80,8 +85,12 @@ def without_hair(model, texture, atlas):
     sure = (sure & ~dots[label]).astype(np.float32)
     maybe = (cv2.dilate(sure, disc(NEAR_HAIR)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
     hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, disc(2 * HAIR_MARGIN))
-    hair = cv2.dilate(hair, disc(HAIR_MARGIN))
-    hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * forehead
+    dark = soft < HAIR ** uneven
+    over = _under_forehead(model, atlas, forehead > 0.5, dark, hair > 0.5, seen)
+    hanging = _connected(dark & ((forehead > 0.5) | (over > 0.5)), hair > 0.5) * (over > 0.5)
+    hair = cv2.dilate(np.maximum(hair, hanging.astype(np.float32)), disc(HAIR_MARGIN))
+    near = cv2.dilate(hanging.astype(np.float32), disc(HAIR_MARGIN)) * over
+    hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * np.maximum(forehead, near)
     if hair.max() < 0.5:
         return texture
     validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
@@ -120,6 +129,42 @@ def forehead_and_temples(model, atlas):
     above, beside = fade(top - down), fade(aside - tail) * fade(eyes - down)
     weight = model.regions["face"] * np.maximum(above, beside) * (model.regions["eyebrows"] < 0.05)
     return weight_texture(model, weight, atlas)
+
+
+def _under_forehead(model, atlas, forehead, dark, hair, seen):
+    """Where hair hangs down from the forehead, over the eyes and beside them: (S, S) float32 in [0, 1].
+
+    On the brows dark is a brow, unless most of the forehead is hidden, or, for the outer part of one, the skin around.
+
+    forehead, dark, hair, seen : (S, S) bool, where hair was looked for, may be, was found, and what the photo shows
+    """
+    brows, aside, down = model.regions["eyebrows"], np.abs(model.mean[:, 0]), model.mean[:, 1]
+    tail, eyes = aside[brows > 0.5].max(), down[model.landmarks[[36, 45]]].mean()
+    fade = lambda distance: np.clip(distance / 4, 0, 1)
+    free = model.regions["face"] * (1 - np.maximum(model.regions["eyes"], model.regions["eyelids"]))
+    above, beside = free * fade(eyes - down), free * fade(aside - tail) * fade(eyes + BESIDE - down)
+    outer, brow = above * fade(aside - OUTER_BROW * tail), (brows > 0.05).astype(np.float32)
+    around = (outer > 0.5) & (aside < tail) & (brows < 0.01)
+    above, beside, outer, brow, around = (weight_texture(model, np.float32(w), atlas)
+                                          for w in (above, beside, outer, brow, around))
+    over = np.maximum(above, beside) * (1 - brow)
+    if (inside := seen & forehead).any() and hair[inside].mean() > FRINGE:
+        return np.maximum(over, above)
+    reached = _connected(dark & (forehead | (over > 0.5)), hair)
+    for half in (np.s_[:, :atlas.size // 2], np.s_[:, atlas.size // 2:]):
+        inside = (seen & (around > 0.5))[half]
+        if inside.any() and reached[half][inside].mean() > FRINGE_HALF:
+            over[half] = np.maximum(over, outer)[half]
+    return over
+
+
+def _connected(inside, seeds):
+    """What of a mask (h, w) bool is connected to where `seeds` (h, w) bool are."""
+    _, label = cv2.connectedComponents((inside | seeds).astype(np.uint8), connectivity=4)
+    reached = np.zeros(label.max() + 1, bool)
+    reached[label[seeds]] = True
+    reached[0] = False
+    return reached[label] & inside
 
 
 def _between(model, atlas):
@@ -209,7 +254,11 @@ def usual_spread(brightness):
 def evenly_coloured(model, texture, atlas):
     """A neutral texture whose skin has no more colours than skins have. Parameters and result as of without_shine."""
     own = skin_colour(texture, skin_weight(model, atlas))
-    return texture if own is None else _drawn_together(model, texture, atlas, own[1], MOST * usual_spread(own[0]))
+    if own is None:
+        return texture
+    usual = usual_spread(own[0])
+    wanted = usual * np.interp(own[1] / usual, [MOST, BEYOND], [MOST, 1])
+    return _drawn_together(model, texture, atlas, own[1], wanted)
 
 
 def suited_to(model, texture, source):

@@ -48,7 +48,7 @@ class _UnderWay:
 
 
 class Compositor:
-    """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window and a few frames.
+    """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window and a few.
 
     Frames go through on an assembly line: while one is blended, the next ones are rendered, inferred and lifted.
 
@@ -80,7 +80,8 @@ class Compositor:
         region = lambda name: model.regions[name][nodes]
         whites = region_texture(model, "eyes", build_atlas(model, len(target.texture.rgb)))
         self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
-                               region("mouth_interior"), region("lips"), least_eyes(target.texture, whites))
+                               region("mouth_interior"), region("lips"), least_eyes(target.texture, whites),
+                               seam.below_nose(model))
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
         self._eyes = eyes
         self._seat = seat or seat_on(model, target.identity, track.identity)

@@ -66,10 +66,14 @@ def blend_alpha(labels, model, rendering):
     return np.minimum(alpha, np.clip((drawn - 1) / (width / 2), 0, 1)).astype(np.float32)
 
 
+def below_nose(model):
+    """The part of the coarse mesh where beards grow: (V1,) bool."""
+    return model.mean[model.coarse_index, 1] > model.mean[model.landmarks[33], 1]
+
+
 def beard_region(model):
     """Where hair is a beard, of the coarse mesh: below the nose, not beside the face: (V1,) bool."""
-    x, y, _ = model.mean[model.coarse_index].T
-    return (y > model.mean[model.landmarks[33], 1]) & (np.abs(x) < BEARD_WIDTH)
+    return below_nose(model) & (np.abs(model.mean[model.coarse_index, 0]) < BEARD_WIDTH)
 
 
 def reach(source_colours, target_colours, beard):

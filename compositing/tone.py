@@ -4,7 +4,8 @@ On the skin around the features the ratio of source and rendered target is gathe
 stays with the face as it moves, and spread smoothly over all of it. Pores and wrinkles are finer than the cells and
 stay. Near the face's border the ratio is applied whole: there the target must meet the source's cheeks and neck. Inside
 it does not go far from its mean, for there a beard or a shadow makes it, and no light, and
-as much of the person's own tone is kept as SKIN says:
+as much of the person's own tone is kept as SKIN says. What is darker on the target below the nose is a beard there,
+too, and says nothing, or it would be bleached where it meets the jaw:
 
     source   nothing: the skin's mean is the source's everywhere
     auto     half, of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and
@@ -14,8 +15,8 @@ as much of the person's own tone is kept as SKIN says:
 Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
 makes the white of the target's that of the source's, but where wide eyes look out of a narrow-eyed head it is lids that
 are taken for white: eyes get no darker than a usual white would be in the light that was fitted. The inside of the
-mouth gets what makes its mean that of the source's (before it has been seen, what the eyes get), and so do lips, up to
-LIPS_KEEP of their own.
+mouth gets what makes its mean that of the source's as long as it is open (before it was, what the eyes get; of a closed
+one only rims of lips are seen), and so do lips, up to LIPS_KEEP of their own.
 
 Ratios are of code values, which for a power-law transfer is the same as a ratio of linear light.
 """
@@ -37,7 +38,9 @@ WHITE_PART = 0.8, 0.95       # quantiles, of eyes' darkest channel, between whic
 WHITE = (0.80, 0.75, 0.72)   # albedo of such whites: three in four of the London set's are darker
 SHADE = 0.1                  # of the ratio's logarithm, by which another head's brows may shade them
 LIPS_KEEP = 0.15             # of the ratio's logarithm
-LEAST = 12                   # vertices of eyes or mouth that say something
+LEAST = 12                   # vertices of eyes or lips that say something
+OPEN = 0.5                   # share of the mouth's vertices that do
+BEARD = 0.15                 # of the ratio's logarithm over the mean: with more, what is dark on the target is a beard
 AUTO_KEEPS, AUTO_COLOUR = 0.22, 0.12      # of the ratio's logarithm: of its mean over the channels, and of the rest
 BORDER = 6.0                 # cells from the face's border inwards over which its own tone comes in
 KEEPS = {"source": (0.0, 0.0, 0.0), "auto": (0.5, AUTO_KEEPS, AUTO_COLOUR), "target": (1.0, np.inf, np.inf)}
@@ -55,18 +58,22 @@ class ToneMatch:
     keep : one of SKIN
     eyes, mouth, lips : (N,) float in [0, 1], how far a vertex belongs to the eyeballs, to the mouth's inside, the lips
     least_eyes : (3,) float, logarithm of the least gain of eyes, see least_eyes; default none
+    beard : (N,) bool, where a beard may grow; default nowhere
     """
 
-    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None, lips=None, least_eyes=None):
+    def __init__(self, uv, skin, outer, keep="auto", eyes=None, mouth=None, lips=None, least_eyes=None, beard=None):
         if keep not in KEEPS:
             raise ValueError(f"keep is {keep!r}, but must be one of {', '.join(SKIN)}")
         self._skin, self._keep = np.asarray(skin, bool), KEEPS[keep]
         self._least_eyes = np.float32(-LARGEST if least_eyes is None else least_eyes)
         none = np.zeros(len(uv), np.float32)
+        self._beard = none > 0 if beard is None else np.asarray(beard, bool)
         parts = {name: np.float32(none if x is None else x) for name, x in (("lips", lips), ("eyes", eyes),
                                                                               ("mouth", mouth))}
         parts["lips"] = parts["lips"] * (1 - parts["mouth"])
         self._parts = {name: (weight > 0.5, weight[:, None]) for name, weight in parts.items()}
+        self._least = {name: LEAST for name in parts}
+        self._least["mouth"] = max(LEAST, OPEN * self._parts["mouth"][0].sum())
         self._place = np.float32([uv[:, 0] * CELLS, (1 - uv[:, 1]) * CELLS]).T
         column, row = np.clip(self._place.astype(int), 0, CELLS - 1).T
         self._cell = row * CELLS + column
@@ -103,6 +110,7 @@ class ToneMatch:
         used = self._skin & visible & (source.min(axis=1) > 0.01) & (target.min(axis=1) > 0.01)
         ratio = np.clip(np.log(np.maximum(source[used], 0.01) / np.maximum(target[used], 0.01)), -LARGEST, LARGEST)
         weight = _agreeing(ratio)
+        weight *= _no_beard(ratio.mean(axis=1), weight, self._beard[used])
         cell = self._cell[used]
         gather = lambda w: np.bincount(cell, w, CELLS * CELLS).reshape(CELLS, CELLS)
         now = np.stack([gather(weight * ratio[:, k]) for k in range(3)], axis=-1)
@@ -115,7 +123,7 @@ class ToneMatch:
         out = samples(self._field(), self._place)
         for name, (inside, weight) in self._parts.items():
             seen = inside & visible
-            if seen.sum() >= LEAST:
+            if seen.sum() >= self._least[name]:
                 ratio = self._part_ratio(name, source[seen], target[seen])
                 past = self._ratios.get(name, ratio)
                 self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
@@ -172,6 +180,14 @@ def _white(colours):
     light = colours.min(axis=1)
     low, high = np.quantile(light, WHITE_PART)
     return colours[(light >= low) & (light <= high)].mean(axis=0)
+
+
+def _no_beard(ratio, weight, beard):
+    """Weight of each log ratio (n,) again: little where a beard may grow, (n,) bool, and the target is darker there."""
+    if beard.all():
+        return np.ones(len(ratio))
+    darker = np.maximum(ratio - np.average(ratio[~beard], weights=weight[~beard]), 0) * beard
+    return np.exp(-((darker / BEARD) ** 2))
 
 
 def _agreeing(ratio, rounds=3, usual=0.08):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from compositing.complexion import (
+    BEYOND,
     HALVES_DIFFER,
     LIGHT_PART,
     LIGHT_SLOPE,
@@ -113,7 +114,11 @@ def test_others_are_left_alone(model):
 def test_a_skin_of_too_many_colours_has_as_many_as_a_skin_has(model, skin):
     atlas, lamps = build_atlas(model, SIZE), person(-0.4, 0.2)
     out = evenly_coloured(model, lamps, atlas)
-    assert skin_colour(out, skin)[1] == pytest.approx(MOST * usual_spread(skin_colour(lamps, skin)[0]), rel=0.1)
+    usual = usual_spread(skin_colour(lamps, skin)[0])
+    assert skin_colour(lamps, skin)[1] > BEYOND * usual
+    assert skin_colour(out, skin)[1] == pytest.approx(usual, rel=0.1)
+    a_little = person(-0.4, 1.6 * usual)
+    assert usual < skin_colour(evenly_coloured(model, a_little, atlas), skin)[1] < MOST * usual
     skin_only = skin > 0.99
     light = lambda texture: np.log(texture.rgb).mean(axis=2)[skin_only]
     np.testing.assert_allclose(light(out), light(lamps), atol=2e-3)            # what is light and dark stays
@@ -176,8 +181,59 @@ def test_a_fringe_and_a_strand_are_filled_and_all_else_stays(model, chart, albed
     assert hair.sum() > 500
     out = without_hair(model, Texture(rgb, clean.validity), chart)
     assert np.abs(out.rgb - clean.rgb)[hair].mean() < 0.05 * albedo and out.validity[hair].max() < 0.1
-    below = forehead_and_temples(model, chart) == 0
+    below = (forehead_and_temples(model, chart) == 0) & (cv2.dilate(np.uint8(hair), np.ones((31, 31))) == 0)
     assert (out.rgb[below] == rgb[below]).all() and (out.validity[below] == 1).all()
+
+
+def at(model, landmark):
+    """Column and row of a landmark on the chart."""
+    return np.round(model.uv[model.landmarks[landmark]] * [LARGE, -LARGE] + [0, LARGE]).astype(int)
+
+
+def covered(texture, hair):
+    """A Texture with dark hair where `hair` (S, S) bool says."""
+    return Texture(np.where(hair[..., None], np.float32(0.1), texture.rgb), texture.validity)
+
+
+def lock(model, chart, left, right):
+    """A broad lock of hair between two columns, from the forehead down to the eyes' corner: (S, S) bool."""
+    out = np.zeros((LARGE, LARGE), bool)
+    out[np.nonzero(forehead_and_temples(model, chart) > 0.9)[0].min():at(model, 36)[1] - 6, left:right] = True
+    eyes = np.maximum(region_texture(model, "eyes", chart), region_texture(model, "eyelids", chart))
+    return out & (skin_weight(model, chart) + region_texture(model, "eyebrows", chart) > 0.5) & (eyes < 0.05)
+
+
+def test_hair_that_hangs_over_a_brow_goes_and_the_other_brow_stays(model, chart):
+    clean, tail, inner = drawn(model), at(model, 17), at(model, 21)
+    hair = lock(model, chart, tail[0] - 12, int(0.6 * tail[0] + 0.4 * inner[0]))
+    brows = region_texture(model, "eyebrows", chart) > 0.3
+    assert (hair & brows).sum() > 100
+    out = without_hair(model, covered(clean, hair), chart)
+    core = cv2.erode(hair.astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.quantile(out.validity[core & ~brows], 0.9) < 0.1 and out.validity[core & brows].mean() < 0.2
+    assert np.quantile(out.rgb[core & ~brows].mean(axis=1), 0.1) > 0.8 * clean.rgb.mean(axis=2).max()
+    others = brows & (np.arange(LARGE) > LARGE / 2)
+    np.testing.assert_array_equal(out.rgb[others], clean.rgb[others])
+
+
+def test_hair_that_touches_a_brow_leaves_it(model, chart):
+    """A lock beside the brow, dark as it is: what is around the brow is skin."""
+    clean, tail = drawn(model), at(model, 17)
+    hair = lock(model, chart, tail[0] - 30, tail[0] + 2)
+    out = without_hair(model, covered(clean, hair), chart)
+    brow = (region_texture(model, "eyebrows", chart) > 0.5) & (cv2.dilate(np.uint8(hair), np.ones((21, 21))) == 0)
+    assert brow.sum() > 500
+    np.testing.assert_array_equal(out.rgb[brow], clean.rgb[brow])
+
+
+def test_a_fringe_down_to_the_lids_goes_with_the_brows_under_it(model, chart):
+    clean, both = drawn(model), at(model, 17)[0]
+    fringe = lock(model, chart, both - 20, LARGE - both + 20)
+    fringe |= forehead_and_temples(model, chart) > 0.5
+    out = without_hair(model, covered(clean, fringe), chart)
+    core = cv2.erode(fringe.astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.quantile(out.validity[core], 0.9) < 0.1
+    assert np.quantile(out.rgb[core].mean(axis=1), 0.05) > 0.5 * clean.rgb.mean(axis=2).max()
 
 
 def test_what_lenses_mirror_becomes_skin_and_all_else_stays(model, chart):

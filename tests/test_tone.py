@@ -56,6 +56,19 @@ def test_a_beard_is_not_made_skin_and_the_border_is():
     assert np.abs(gain[RIM & beard & (GRID[:, 1] > 0.7)] - np.log(2)).max() < 0.1
 
 
+@pytest.mark.parametrize("depth", [0.5, 0.25])
+def test_a_beard_where_beards_grow_is_not_bleached_at_the_border(depth):
+    """The target's lower half is darker; where a beard may grow that says nothing, and all gets the upper half's."""
+    beard = GRID[:, 1] > 0.55
+    target = np.where(beard[:, None], depth * TARGET, TARGET)
+    tone = ToneMatch(GRID, ~OUTER, OUTER, "source", beard=beard)
+    gain = np.log(tone.gain(TARGET * RATIO, target, ALL)).mean(axis=1)
+    assert np.abs(gain[~OUTER] - np.log(RATIO).mean()).max() < 0.05
+    paler = np.where(beard[:, None], TARGET / 0.7, TARGET)                   # the source's beard is met as ever
+    one, other = (ToneMatch(GRID, ~OUTER, OUTER, "source", beard=b).gain(TARGET, paler, ALL) for b in (beard, None))
+    assert np.allclose(one, other, rtol=1e-3)
+
+
 def test_a_few_dark_hairs_do_not_darken_the_face():
     source = TARGET.copy()
     source[::12] *= 0.2
@@ -154,6 +167,9 @@ def test_eyes_lips_and_mouth_get_their_own():
     assert np.allclose(gain[eyes > 0], white, rtol=0.02) and np.allclose(gain[mouth > 0], dark, rtol=0.02)
     assert np.allclose(gain[skin], 2.0, rtol=0.02)
     assert np.allclose(gain[lips > 0], 1.333 / np.exp(LIPS_KEEP), rtol=0.02)
+    rims = (mouth > 0) & (GRID[:, 1] > 0.72)                   # of a mouth all but closed only lips are seen
+    pressed = tone.gain(np.where(rims[:, None], 0.05, source), target, (mouth == 0) | rims)
+    assert np.allclose(pressed[mouth > 0], dark, rtol=0.02)
     closed = tone.gain(np.where(eyes[:, None] > 0, 0.05, source), target, ALL)       # one frame of a blink
     assert np.abs(np.log(closed / gain))[eyes > 0].max() < 0.1
 
