@@ -36,7 +36,7 @@ from fitting.video_reader import WHOLE, VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
 UNKNOWNS = PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
-KEY_SETTINGS = Settings(samples=2500)
+KEY_SETTINGS = Settings(samples=1250)
 FRAME_SETTINGS = Settings(samples=3000, light_prior=10.0)
 BY_LANDMARKS = Settings(w_colour=0.0)
 MAX_PHOTOMETRIC, MAX_LANDMARK = 0.12, 0.12       # beyond them a frame is not trusted
