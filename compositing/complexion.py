@@ -1,7 +1,8 @@
 """A photo's skin, made ready to be lit by another light on another head.
 
 What falls into the forehead, what shines or is mirrored in glasses, and what only the photo's light makes uneven would
-stay where it is: hair goes, shine and reflections are dimmed, and the two halves of a face are as bright as each other.
+stay where it is: hair goes, as does a rim of background, shine and reflections are dimmed, and the two halves of a face
+are as bright as each other.
 Colour varies from place to place in every skin, the more the darker it is: in ratios, the spread about the median
 colour halves while brightness grows by e^0.5, among the 63 people of the London set, and in one of twenty it is a third
 as large again. More than that is light of several colours, and the more there is of that, the nearer is all of it drawn
@@ -30,6 +31,8 @@ BROW_MARGIN = 3.0            # mm
 FRINGE, FRINGE_HALF = 0.7, 0.3   # share of the forehead, and of what is around a brow: with more, it is hidden
 BESIDE = 10.0                # mm below the eyes, down to which hair is followed beside them
 OUTER_BROW = 0.6             # of the way from the face's middle to a brow's tail: outside, hair may hang over the brow
+BACKGROUND = 1.5             # of the skin's median luminance: brighter is background, at the outline
+OUTLINE = 0.04               # of the chart's side, from where nothing is seen inwards
 LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
@@ -96,6 +99,36 @@ def without_hair(model, texture, atlas):
     validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
     fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has the hair in it
     return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
+
+
+def without_background(model, texture, atlas):
+    """A neutral texture without what bright background the outline of the cheeks and the jaw has caught.
+
+    Where the fitted head is a little wider than the one in the photo, a rim of the texture is wall, sky or collar; a
+    bright line at the jaw is what is seen of it. Below the eyes what is connected to where nothing is seen, no further
+    away than OUTLINE, and brighter than BACKGROUND of the skin, is filled like what the photo does not show. Parameters
+    and result as of without_hair.
+    """
+    unseen, inside = texture.validity < 0.15, texture.validity * skin_weight(model, atlas) > 0.5
+    if not inside.any():
+        return texture
+    edge = np.zeros_like(unseen)
+    edge[[0, -1]] = edge[:, [0, -1]] = True
+    outside = _connected(unseen, edge & unseen)                 # and not the inside of the mouth
+    reach = 2 * round(OUTLINE * atlas.size) + 1
+    near = cv2.dilate(np.uint8(outside), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
+    eyes, lips = model.mean[model.landmarks[[36, 45]], 1].mean(), region_texture(model, "lips", atlas)
+    near &= (weight_texture(model, np.float32(model.mean[:, 1] > eyes), atlas) > 0.5) & (lips < 0.1) & ~outside
+    luminance = texture.rgb.mean(axis=2)
+    soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512)
+    caught = _connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
+    if not caught.any():
+        return texture
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(HAIR_MARGIN * atlas.size) + 1,) * 2)
+    soft = cv2.GaussianBlur(np.float32(cv2.dilate(np.uint8(caught), disc)), (0, 0), HAIR_MARGIN * atlas.size / 2)
+    validity = texture.validity * (1 - np.clip(2 * soft, 0, 1))
+    return Texture(fill(texture.rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST),
+                   validity)
 
 
 def without_reflections(model, texture, atlas):

@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from compositing.complexion import evenly_coloured, evenly_lit, without_hair, without_reflections, without_shine
+from compositing.complexion import (
+    evenly_coloured,
+    evenly_lit,
+    without_background,
+    without_hair,
+    without_reflections,
+    without_shine,
+)
 from compositing.occlusion import Occlusion, least, wears_glasses
 from compositing.pores import with_pores
 from fitting.detection import eye_distance
@@ -50,7 +57,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     lifter, free = Lifter(model, size), things and _free(model, image, track, things, glasses)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
     texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
-    steps = [without_hair, without_shine, evenly_lit, evenly_coloured, with_pores]
+    steps = [without_background, without_hair, without_shine, evenly_lit, evenly_coloured, with_pores]
     for better in [without_reflections, *steps] if glasses else steps:
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)

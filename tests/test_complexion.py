@@ -17,6 +17,7 @@ from compositing.complexion import (
     skin_colour,
     suited_to,
     usual_spread,
+    without_background,
     without_hair,
     without_reflections,
     without_shine,
@@ -234,6 +235,27 @@ def test_a_fringe_down_to_the_lids_goes_with_the_brows_under_it(model, chart):
     core = cv2.erode(fringe.astype(np.uint8), np.ones((5, 5))) > 0
     assert np.quantile(out.validity[core], 0.9) < 0.1
     assert np.quantile(out.rgb[core].mean(axis=1), 0.05) > 0.5 * clean.rgb.mean(axis=2).max()
+
+
+@pytest.mark.parametrize("albedo", [0.15, 0.6])
+def test_a_bright_rim_is_background_and_bright_spots_inside_are_not(model, chart, albedo):
+    clean, y, x = drawn(model, albedo), *np.mgrid[:LARGE, :LARGE]
+    inside = chart.mask & (np.hypot(x - LARGE / 2, y - 0.55 * LARGE) < 0.4 * LARGE)
+    rim = inside & (cv2.erode(np.uint8(inside), np.ones((15, 15))) == 0)
+    below, spot = rim & (y > at(model, 36)[1] + 6), np.hypot(x - at(model, 2)[0] - 60, y - at(model, 33)[1]) < 6
+    lips, validity = region_texture(model, "lips", chart) > 0.5, np.float32(inside)
+    rgb = clean.rgb.copy()
+    rgb[rim] *= 1.8                                                           # above the eyes it is the hat's business
+    rgb[spot | lips] *= 1.5
+    assert below.sum() > 2000 and (spot & inside).any()
+    out = without_background(model, Texture(rgb, validity), chart)
+    assert np.quantile(out.validity[below], 0.95) < 0.1 and np.abs(out.rgb / clean.rgb - 1)[below].mean() < 0.15
+    rest = inside & (cv2.dilate(np.uint8(below), np.ones((101, 101))) == 0)
+    assert (rest & rim).any() and (rest & lips).any() and (rest & spot).any()
+    np.testing.assert_array_equal(out.rgb[rest], rgb[rest])
+    np.testing.assert_array_equal(out.validity[rest], validity[rest])
+    plain = Texture(clean.rgb, validity)
+    assert without_background(model, plain, chart) is plain
 
 
 def test_what_lenses_mirror_becomes_skin_and_all_else_stays(model, chart):
