@@ -3,9 +3,9 @@
 On the skin around the features the ratio of source and rendered target is gathered in cells of the chart, so that it
 stays with the face as it moves, and spread smoothly over all of it. Pores and wrinkles are finer than the cells and
 stay. Near the face's border the ratio is applied whole: there the target must meet the source's cheeks and neck. Inside
-it does not go far from its mean, for there a beard or a shadow makes it, and no light, and
-as much of the person's own tone is kept as SKIN says. What is darker on the target below the nose is a beard there,
-too, and says nothing, or it would be bleached where it meets the jaw:
+it does not go far from its mean, for there a beard or a shadow makes it, and no light, and as much of the person's own
+tone is kept as SKIN says. What is darker on the target below the nose is a beard at the border, too, and says nothing,
+or it would be bleached where it meets the jaw:
 
     source   nothing: the skin's mean is the source's everywhere
     auto     half, of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and
@@ -15,8 +15,9 @@ too, and says nothing, or it would be bleached where it meets the jaw:
 Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
 makes the white of the target's that of the source's, but where wide eyes look out of a narrow-eyed head it is lids that
 are taken for white: eyes get no darker than a usual white would be in the light that was fitted. The inside of the
-mouth gets what makes its mean that of the source's as long as it is open (before it was, what the eyes get; of a closed
-one only rims of lips are seen), and so do lips, up to LIPS_KEEP of their own.
+mouth gets what makes its mean that of the source's, and so do lips, up to LIPS_KEEP of their own. Of a mouth that is
+all but closed only rims of lips are seen, which say nothing of teeth: for the two there are two ratios, and before it
+has been open the mouth gets what the eyes get.
 
 Ratios are of code values, which for a power-law transfer is the same as a ratio of linear light.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from compositing.ramps import smooth_ramp
 from facemodel.sampling import samples
 
 CELLS = 48                   # of the chart, each way
@@ -33,13 +35,13 @@ DOUBT = 0.02                 # weight, in vertices a cell, with which the mean s
 LARGEST = 1.2                # of the ratio's logarithm
 LOCAL = 0.25                 # of its difference from the mean, inside; softly
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
-MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9}         # likewise; lids come over eyes, and lips are pressed
+MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9, "rims": 0.9}        # likewise; lids cover eyes, lips are pressed
 WHITE_PART = 0.8, 0.95       # quantiles, of eyes' darkest channel, between which they are white, but no glint
 WHITE = (0.80, 0.75, 0.72)   # albedo of such whites: three in four of the London set's are darker
 SHADE = 0.1                  # of the ratio's logarithm, by which another head's brows may shade them
 LIPS_KEEP = 0.15             # of the ratio's logarithm
 LEAST = 12                   # vertices of eyes or lips that say something
-OPEN = 0.5                   # share of the mouth's vertices that do
+OPENING = 0.2, 0.5           # share of the mouth's vertices seen up to which it is closed, and from which on it is open
 BEARD = 0.15                 # of the ratio's logarithm over the mean: with more, what is dark on the target is a beard
 AUTO_KEEPS, AUTO_COLOUR = 0.22, 0.12      # of the ratio's logarithm: of its mean over the channels, and of the rest
 BORDER = 6.0                 # cells from the face's border inwards over which its own tone comes in
@@ -72,8 +74,6 @@ class ToneMatch:
                                                                               ("mouth", mouth))}
         parts["lips"] = parts["lips"] * (1 - parts["mouth"])
         self._parts = {name: (weight > 0.5, weight[:, None]) for name, weight in parts.items()}
-        self._least = {name: LEAST for name in parts}
-        self._least["mouth"] = max(LEAST, OPEN * self._parts["mouth"][0].sum())
         self._place = np.float32([uv[:, 0] * CELLS, (1 - uv[:, 1]) * CELLS]).T
         column, row = np.clip(self._place.astype(int), 0, CELLS - 1).T
         self._cell = row * CELLS + column
@@ -123,14 +123,22 @@ class ToneMatch:
         out = samples(self._field(), self._place)
         for name, (inside, weight) in self._parts.items():
             seen = inside & visible
-            if seen.sum() >= self._least[name]:
-                ratio = self._part_ratio(name, source[seen], target[seen])
-                past = self._ratios.get(name, ratio)
-                self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
+            openness = 1.0
+            if name == "mouth":
+                openness = smooth_ramp(seen.sum() / max(inside.sum(), 1), *OPENING)
+            if seen.sum() >= LEAST:
+                self._remember(name if openness == 1 else "rims", self._part_ratio(name, source[seen], target[seen]))
             ratio = self._ratios.get(name, self._ratios.get("eyes") if name == "mouth" else None)
+            if openness < 1 and "rims" in self._ratios:
+                rims = self._ratios["rims"]
+                ratio = rims if ratio is None else rims + np.float32(openness) * (ratio - rims)
             if ratio is not None:
                 out = out + weight * (ratio - out)
         return np.exp(out)
+
+    def _remember(self, name, ratio):
+        past = self._ratios.get(name, ratio)
+        self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
 
     def _part_ratio(self, name, source, target):
         """The logarithm of what makes a part's colours (n, 3) in the target those of the source: (3,) float32."""
