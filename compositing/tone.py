@@ -3,9 +3,9 @@
 On the skin around the features the ratio of source and rendered target is gathered in cells of the chart, so that it
 stays with the face as it moves, and spread smoothly over all of it. Pores and wrinkles are finer than the cells and
 stay. Near the face's border the ratio is applied whole: there the target must meet the source's cheeks and neck. Inside
-it does not go far from its mean, for there a beard or a shadow makes it, and no light, and as much of the person's own
-tone is kept as SKIN says. What is darker on the target below the nose is a beard at the border, too, and says nothing,
-or it would be bleached where it meets the jaw:
+it does not go far from its mean, for there a beard or a shadow makes it, and no light. What is darker on the target
+below the nose is a beard at the border, too, and says nothing, or it would be bleached where it meets the jaw. Of the
+person's own tone as much is kept as SKIN says:
 
     source   nothing: the skin's mean is the source's everywhere
     auto     half, of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and
