@@ -31,7 +31,8 @@ class _UnderWay:
     """A frame on its way through the compositor, and what has been made for it so far.
 
     t : int, its number in the track, or None where it shows no face that can be replaced
-    keep : (H, W) float32, weight of painting, or None for 1; once it waits for its labels, of the rendering's window
+    keep : (H, W) float32, weight of painting, or None for 1; first what the user's mask leaves; once it waits for its
+        labels, of the rendering's window
     lifted : fitting.lift.Texture, the source's. texture : (S, S, 3) float32, the target's
     rendering : Rendering, or None where the face is outside the frame
     thumbnail : the texture, small, if it will be shown. presence : float, weight of the target
@@ -102,8 +103,13 @@ class Compositor:
         """
         t = frame.index - int(self._track.frame_index[0])
         usable = 0 <= t < len(self._track) and self._track.status[t] == "ok"
-        for item in self._line.push(_UnderWay(frame, t if usable else None)):
-            yield from self._take(item)
+        item = _UnderWay(frame, None)
+        if usable:                                          # frames and mask are read here, for all faces' threads
+            with self._timer("decode"):
+                frame.rgb                                   # noqa: B018  computed on first use
+            item = _UnderWay(frame, t, self._mask and self._mask.keep(frame.index))
+        for done in self._line.push(item):
+            yield from self._take(done)
 
     def flush(self):
         """Yields the frames that still wait."""
@@ -141,17 +147,15 @@ class Compositor:
 
     def _lift(self, item):
         """First on the line: what lies before the face, and the source's texture."""
-        frame, t = item.frame, item.t
+        t = item.t
         if t is None:
             if self._occlusion:
                 self._occlusion.reset()
             return item
-        with self._timer("decode"):
-            rgb = frame.rgb                       # computed on first use
+        rgb = item.frame.rgb
         with self._timer("occlusion"):
-            own = self._mask and self._mask.keep(frame.index)
             thing, rim = self._occlusion.keep(rgb, t) if self._occlusion else (None, None)
-            free = least(own, thing)
+            free = least(item.keep, thing)
         return replace(item, keep=least(free, rim), lifted=self._textures.lift(rgb, t, free))
 
     def _infer(self, item):

@@ -19,6 +19,7 @@ interrupted.
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +152,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     source_hash = str(tracks[0].source_sha256)
     people = [reduced(person, texture_size_for(model, track)) for track, (person, _) in zip(tracks, people)]
     sizes = [len(person.texture.rgb) for person in people]
-    compositors = [_compositor(model, source, track, person, method, detector, things, timer, cost=cost,
+    # a method keeps what it has prepared for its target, so each face has its own
+    compositors = [_compositor(model, source, track, person, copy(method), detector, things, timer, cost=cost,
                                smoothness=smoothness, skin=skin, mask=held, inspect=debug is not None)
                    for track, person in zip(tracks, people)]
     labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],

@@ -119,9 +119,9 @@ class GanTransfer:
 
     def __call__(self, target, source):
         """The target's texture: fitting.lift.Texture (S, S, 3) and SourceTexture -> (S, S, 3) float32."""
-        if self._target is None or self._target.texture is not target:
-            self._target = _Prepared.of(target, self._generator)
         size, ready = self._generator.size, self._target
+        if ready is None or ready.texture is not target:
+            ready = self._target = _Prepared.of(target, self._generator)
         change = self._generator.change(shrunk(source.texture, size), shrunk(source.validity, size), ready.small,
                                         ready.seen)
         out = ready.base + _enlarged(change, target.rgb.shape[0])
