@@ -14,6 +14,7 @@ can't be understood, 130 when interrupted.
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,7 @@ from compositing.arguments import add_shared, check_shared
 from compositing.eyes import eye_redrawer
 from compositing.key_frames import SOURCE_TEXTURE_SIZE, neutral_source_texture, pictures_of, spread_frames
 from compositing.performer import TexturePerformer
+from compositing.pipeline import Pipeline
 from compositing.puppet import Puppet, without_lips_inside
 from compositing.relative import MAX_TURN, relative_expression, resting_frames, turns
 from compositing.replace import check_track, report_path
@@ -118,7 +120,7 @@ def even_photo(photo, height=HEIGHT):
 
 
 class Animator:
-    """Gives every frame of the source, in order, a picture of the photo.
+    """Gives every frame of a source, in order, a picture of the photo.
 
     Parameters
     ----------
@@ -146,33 +148,58 @@ class Animator:
         self._neutral, self._bias, self._teeth = target.texture.rgb, *self._corrections(model, target.texture, eyes)
         self._picture = photo.astype(np.float32) / 255
 
-    def __call__(self, frame):
-        """The picture for a VideoFrame: rgb (H, W, 3) float32 in [0, 1], changed (H, W) bool, and whether it was held.
+    def __call__(self, frames):
+        """Pictures for VideoFrames, in order: yields (frame, rgb, changed, held).
 
-        rgb is written over by the next call.
+        Several frames are under way at once, see compositing.pipeline.
+
+        rgb : (H, W, 3) float32 in [0, 1], written over by the next. changed : (H, W) bool, where it is not the photo
+        held : bool, whether the frame shows no usable face and the last expression stays
         """
-        t = frame.index
-        usable = t < len(self._track) and self._track.status[t] == "ok"
-        expression, texture, turn = self._hold(self._state(frame, t) if usable else None)
-        if not usable:
+        with closing(Pipeline(self._lift, self._infer, self._state)) as line:
+            for frame in frames:
+                t = frame.index
+                usable = t < len(self._track) and self._track.status[t] == "ok"
+                if usable:
+                    with self._timer("decode"):
+                        frame.rgb                           # noqa: B018  computed on first use
+                for done in line.push((frame, t if usable else None)):
+                    yield self._drawn(*done)
+            for done in line.drain():
+                yield self._drawn(*done)
+
+    def _lift(self, item):
+        """First: the source's texture. item : (frame, its number in the track or None where it is not usable)"""
+        frame, t = item
+        return frame, t, None if t is None else self._textures.lift(frame.rgb, t)
+
+    def _infer(self, item):
+        """Second: the photo's texture."""
+        frame, t, lifted = item
+        return frame, t, lifted, None if t is None else self._textures.infer(lifted)
+
+    def _state(self, item):
+        """Third: the frame, and what is to be drawn for it: expression, texture and turn; None where it is held."""
+        frame, t, lifted, texture = item
+        if t is None:
             self._textures.reset()
+            return frame, None
+        texture = self._textures.redraw(texture, lifted, t)
+        if self._bias is not None:
+            texture = texture - self._bias
+        if self._teeth is not None:
+            texture = texture + self._teeth * (self._neutral - texture)
+        return frame, (self._eyes.expression if self._eyes else self._expression[t], texture, self._turns[t])
+
+    def _drawn(self, frame, state):
+        expression, texture, turn = self._hold(state)
         with self._timer("render"):
             drawn = self._puppet.draw(expression, texture, turn if self._moved else None)
         left, top, right, bottom = drawn.window
         self._picture[top:bottom, left:right] = drawn.rgb
         changed = np.zeros(self._picture.shape[:2], bool)
         changed[top:bottom, left:right] = drawn.changed
-        return self._picture, changed, not usable
-
-    def _state(self, frame, t):
-        with self._timer("decode"):
-            rgb = frame.rgb
-        texture = self._textures(rgb, t)
-        if self._bias is not None:
-            texture = texture - self._bias
-        if self._teeth is not None:
-            texture = texture + self._teeth * (self._neutral - texture)
-        return self._eyes.expression if self._eyes else self._expression[t], texture, self._turns[t]
+        return frame, self._picture, changed, state is None
 
     def _corrections(self, model, neutral, eyes):
         """What the method's textures are corrected by, each None where there is nothing to correct.
@@ -272,8 +299,7 @@ def _write(source, out, photo, animator, inputs, crf, timer, progress, remarks):
                        sample_aspect_ratio=None, rotation_deg=0)
         with VideoWriter(out, info, metadata=marks, **options) as writer:
             with progress_bar(info.frame_count_estimate, "animate", show=progress) as bar:
-                for frame in timer.each("decode", reader):
-                    rgb, changed, was_held = animator(frame)
+                for frame, rgb, changed, was_held in animator(timer.each("decode", reader)):
                     with timer("encode"):
                         writer.write(PhotoFrame.at(frame, planes), rgb, changed)
                     held.append(was_held)

@@ -12,7 +12,9 @@ REGIONS = ("mouth_interior", "eyes", "eyebrows")
 
 
 class TexturePerformer:
-    """The target's texture as a clip's frames ask for it, in order.
+    """The target's texture as a clip's frames ask for it: `lift`, `infer` and `redraw`, one after the other.
+
+    Each may run in a thread of its own, if it sees the frames in order.
 
     Parameters
     ----------
@@ -37,14 +39,6 @@ class TexturePerformer:
         if isinstance(method, GanTransfer):       # the other methods have the source's own mouth, or none
             self._redrawer = MouthRedrawer(self._masks[0])
             self._wrinkles = WrinkleTransfer(model, source_neutral, neutral)
-
-    def __call__(self, rgb, t, free=None):
-        """The texture in frame t of the track: (S, S, 3) float32; parameters as of `lift`.
-
-        The three steps may run in threads of their own, if each sees the frames in order.
-        """
-        lifted = self.lift(rgb, t, free)
-        return self.redraw(self.infer(lifted), lifted, t)
 
     def lift(self, rgb, t, free=None):
         """The source's fitting.lift.Texture in frame t of the track, or None where the method needs none.
