@@ -140,13 +140,6 @@ class MorphableModel:
         """(F, 3) int32, triangles[sampled_index]."""
         return self.triangles[self.sampled_index]
 
-    @cached_property
-    def corners(self):
-        """(V, T) csr float32, 1 where a triangle has the vertex."""
-        t = len(self.triangles)
-        return sp.csr_matrix((np.ones(3 * t, np.float32), (self.triangles.ravel(), np.repeat(np.arange(t), 3))),
-                             shape=(self.vertex_count, t))
-
     def shape(self, identity=None, expression=None, rows=None):
         """Vertices of a face (equation 1).
 

@@ -41,7 +41,7 @@ class Posed:
 def pose(model, vertices_model, rotation, translation, focal, principal_point):
     """Poses vertices (V, 3) in front of a camera -> Posed. rotation is axis-angle (3,) or a matrix."""
     camera = to_camera(vertices_model.astype(np.float32), rotation, translation)
-    normals = vertex_normals(camera, model.triangles, model.corners).astype(np.float32)
+    normals = vertex_normals(camera, model.triangles).astype(np.float32)
     return Posed(camera, normals, project(camera, np.float32(focal), principal_point).astype(np.float32))
 
 
@@ -152,7 +152,7 @@ class ResidualLight:
 
     def __init__(self, model, atlas):
         step = max(1, atlas.size // 128)
-        normals = vertex_normals(model.mean, model.triangles, model.corners)
+        normals = vertex_normals(model.mean, model.triangles)
         self._basis = sh_basis(to_texture(normals, model.triangles, atlas)).astype(np.float32)
         self._mask, self._chosen = atlas.mask, np.s_[::step, ::step]
 

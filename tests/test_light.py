@@ -1,7 +1,6 @@
 """Spherical harmonics by quadrature and in closed form; normals of a sphere."""
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 import trimesh
 
@@ -73,17 +72,14 @@ def test_ambient_light_shades_all_normals_alike():
 def test_normals_of_a_sphere_point_outwards():
     ball = trimesh.creation.icosphere(subdivisions=4, radius=70)
     v, t = np.asarray(ball.vertices) + [5, -3, 600], np.asarray(ball.faces)
-    corners = sp.csr_matrix((np.ones(t.size, np.float32), (t.ravel(), np.repeat(np.arange(len(t)), 3))),
-                            shape=(len(v), len(t)))
-    normals = vertex_normals(v, t, corners)
+    normals = vertex_normals(v, t)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
     assert ((normals * (v - [5, -3, 600]) / 70).sum(1)).min() > np.cos(np.radians(0.5))
-    np.testing.assert_allclose(vertex_normals(v, t[:, ::-1], corners), -normals, atol=1e-12)
+    np.testing.assert_allclose(vertex_normals(v, t[:, ::-1]), -normals, atol=1e-12)
 
 
 def test_normals_weigh_triangles_by_area():
     v = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, -3]])
     t = np.array([[0, 1, 2], [0, 3, 1]])              # areas 0.5 and 1.5
-    corners = sp.csr_matrix((np.ones(6, np.float32), (t.ravel(), [0, 0, 0, 1, 1, 1])), shape=(4, 2))
     total = np.cross(v[1] - v[0], v[2] - v[0]) + np.cross(v[3] - v[0], v[1] - v[0])
-    np.testing.assert_allclose(vertex_normals(v, t, corners)[0], total / np.linalg.norm(total), atol=1e-7)
+    np.testing.assert_allclose(vertex_normals(v, t)[0], total / np.linalg.norm(total), atol=1e-7)

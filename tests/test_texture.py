@@ -25,7 +25,7 @@ def test_extract_gives_the_albedo_back(model, atlas):
 
 
 def test_residual_light_is_smooth_light_and_nothing_else(model, atlas):
-    normals = vertex_normals(model.mean, model.triangles, model.corners)
+    normals = vertex_normals(model.mean, model.triangles)
     light = np.zeros(9)
     light[[1, 2, 3, 6]] = -0.1, -0.2, 0.15, 0.1
     log_shade = sh_basis(to_texture(normals, model.triangles, atlas)) @ light

@@ -75,7 +75,7 @@ def identity_of(model, points):
     points : (K, 3) float64, model orientation, mm, where none of them is moved by an expression
     """
     dense = model.dense_landmarks
-    n = vertex_normals(model.mean, model.triangles, model.corners)[dense].astype(np.float64)
+    n = vertex_normals(model.mean, model.triangles)[dense].astype(np.float64)
     slides = np.sqrt(SLIDING) * np.eye(3) + (1 - np.sqrt(SLIDING)) * n[:, :, None] * n[:, None, :]
     weighed = lambda x: np.einsum("pij,pj...->pi...", slides, x - x.mean(axis=0)).reshape(3 * len(dense), -1)
     basis = weighed(model.identity_basis[dense].astype(np.float64))

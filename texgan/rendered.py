@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.light import vertex_normals
 from facemodel.morphable import FLIP
 from facemodel.rasterizer import rasterize
 from texgan import shading
@@ -195,7 +196,7 @@ def photograph(stage, actor, setup, weights, rotation, translation, rng, size=SI
     xy = project(camera, focal, (large / 2, large / 2))
     raster = rasterize(xy, camera[:, 2], stage.triangles, large, large)
     moving = np.empty((len(vertices), shading.MOVING), np.float32)
-    moving[:, :3] = shading.vertex_normals(camera, stage.triangles)
+    moving[:, :3] = vertex_normals(camera, stage.triangles)
     moving[:, 3] = light_inside(stage, vertices)
     moving[:, 4:] = compression(actor.folds, vertices)
     static = stage.static.copy()

@@ -20,28 +20,6 @@ IRIS_RADIUS, PUPIL_RADIUS, LIMBUS = 5.9, 1.9, 0.7              # mm
 
 
 @njit(**FAST)
-def vertex_normals(vertices, triangles):
-    """Unit normals (V, 3) float32, weighted by area, for counter-clockwise triangles."""
-    out = np.zeros_like(vertices)
-    for t in range(len(triangles)):
-        a, b, c = triangles[t]
-        x, y, z = vertices[a]
-        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
-        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for k in (a, b, c):
-            out[k, 0] += nx
-            out[k, 1] += ny
-            out[k, 2] += nz
-    for k in range(len(out)):
-        length = np.sqrt(out[k, 0] ** 2 + out[k, 1] ** 2 + out[k, 2] ** 2) + np.float32(1e-12)
-        out[k, 0] /= length
-        out[k, 1] /= length
-        out[k, 2] /= length
-    return out
-
-
-@njit(**FAST)
 def openness(points, rim):
     """How much of the outside a point in the mouth sees: form factor of the opening.
 

@@ -99,7 +99,7 @@ def place_landmarks(guide, surface, goals):
     -------
     (68,) int32
     """
-    facing = vertex_normals(surface, guide.triangles, guide.corners)[:, 2] > 0.05
+    facing = vertex_normals(surface, guide.triangles)[:, 2] > 0.05
     allowed = np.flatnonzero(facing & (guide.regions["face"] > 0.5) & (guide.regions["mouth_interior"] < 0.3))
     metric = np.array([1, 1, DEPTH_WEIGHT])
     landmarks = guide.landmarks.copy()
