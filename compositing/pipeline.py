@@ -14,7 +14,7 @@ class Pipeline:
     Parameters
     ----------
     functions : callables item -> item, from first to last
-    ahead : int, items that are under way at most; by default one for each function and one that waits between them
+    ahead : int, items that are under way at most; by default one for each function
 
     >>> line = Pipeline(lambda x: x + 1, lambda x: 2 * x, ahead=1)
     >>> [list(line.push(x)) for x in (1, 2, 3)], list(line.drain())
@@ -22,7 +22,7 @@ class Pipeline:
     """
 
     def __init__(self, *functions, ahead=None):
-        self._functions, self._ahead = functions, 2 * len(functions) - 1 if ahead is None else ahead
+        self._functions, self._ahead = functions, len(functions) if ahead is None else ahead
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="pipeline") for _ in functions]
         self._under_way = deque()
 
