@@ -94,11 +94,12 @@ class DenseLandmarkNetwork(nn.Module):
         self.settings = {"points": points, "identity": identity, "channels": list(channels), "hidden": hidden}
         a, b, c, d = channels
         self.stem = nn.Sequential(nn.Conv2d(3, a, 5, 2, 2, bias=False), nn.BatchNorm2d(a), nn.ReLU())
-        self.body = nn.Sequential(_Block(a, b, 2), _Block(b, b, 1), _Block(b, c, 2), _Block(c, c, 1), _Block(c, d, 2),
-                                  _Block(d, d, 1), _Block(d, d, 2))
-        head = lambda out, width: nn.Sequential(nn.Flatten(), nn.Linear(d * (SIZE // 32) ** 2, width), nn.ReLU(),
-                                                nn.Linear(width, out))
-        self.place, self.shape, self.turn = head(3 * points, hidden), head(identity, hidden), head(3, hidden // 4)
+        stages = ((a, b, 2), (b, c, 3), (c, d, 3), (d, d, 2))                 # channels before and after, blocks
+        self.body = nn.Sequential(*(_Block(*((i, o, 2) if k == 0 else (o, o, 1)))
+                                    for i, o, count in stages for k in range(count)))
+        head = lambda out: nn.Sequential(nn.Flatten(), nn.Linear(d * (SIZE // 32) ** 2, hidden), nn.ReLU(),
+                                         nn.Linear(hidden, out))
+        self.place, self.shape, self.turn = head(3 * points), head(identity), head(3)
 
     def forward(self, picture):
         """What pictures show.
