@@ -17,7 +17,7 @@ from compositing.retarget import Rendering, render, retarget_expression
 from compositing.seat import seat_on
 from compositing.sharpness import SharpnessMatch
 from compositing.steady import Steadier
-from compositing.tone import ToneMatch, least_eyes
+from compositing.tone import ToneMatch, bare_lips, least_eyes
 from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
 from fitting.lift import Texture
@@ -81,7 +81,7 @@ class Compositor:
         region = lambda name: model.regions[name][nodes]
         whites = region_texture(model, "eyes", build_atlas(model, len(target.texture.rgb)))
         self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
-                               region("mouth_interior"), region("lips"), least_eyes(target.texture, whites),
+                               region("mouth_interior"), bare_lips(model)[nodes], least_eyes(target.texture, whites),
                                seam.below_nose(model))
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
         self._eyes = eyes

@@ -15,9 +15,10 @@ person's own tone as much is kept as SKIN says:
 Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
 makes the white of the target's that of the source's, but where wide eyes look out of a narrow-eyed head it is lids that
 are taken for white: eyes get no darker than a usual white would be in the light that was fitted. The inside of the
-mouth gets what makes its mean that of the source's, and so do lips, up to LIPS_KEEP of their own. Of a mouth that is
-all but closed only rims of lips are seen, which say nothing of teeth: for the two there are two ratios, and before it
-has been open the mouth gets what the eyes get.
+mouth gets what makes its mean that of the source's, and so do lips, up to LIPS_KEEP of their own; skin beside the
+mouth's corners is no lip, or a source's lipstick would glow there. Of a mouth that is all but closed only rims of lips
+are seen, which say nothing of teeth: for the two there are two ratios, and before it has been open the mouth gets what
+the eyes get.
 
 Ratios are of code values, which for a power-law transfer is the same as a ratio of linear light.
 """
@@ -28,6 +29,7 @@ import numpy as np
 
 from compositing.ramps import smooth_ramp
 from facemodel.sampling import samples
+from fitting.texture import bare_skin
 
 CELLS = 48                   # of the chart, each way
 SPREAD = 2.5                 # cells: standard deviation of the smoothing
@@ -40,6 +42,8 @@ WHITE_PART = 0.8, 0.95       # quantiles, of eyes' darkest channel, between whic
 WHITE = (0.80, 0.75, 0.72)   # albedo of such whites: three in four of the London set's are darker
 SHADE = 0.1                  # of the ratio's logarithm, by which another head's brows may shade them
 LIPS_KEEP = 0.15             # of the ratio's logarithm
+REDDER, LEAST_RED = 0.75, 0.05            # quantile of the lips' log redness over skin, and the least that tells them
+LIP = 0.25, 0.75             # share of that from which on skin becomes lip
 LEAST = 12                   # vertices of eyes or lips that say something
 OPENING = 0.2, 0.5           # share of the mouth's vertices seen up to which it is closed, and from which on it is open
 BEARD = 0.15                 # of the ratio's logarithm over the mean: with more, what is dark on the target is a beard
@@ -181,6 +185,21 @@ def least_eyes(texture, eyes):
     if not seen.any():
         return np.full(3, -LARGEST, np.float32)
     return np.float32(np.minimum(np.log(np.float32(WHITE) / _white(texture.rgb[seen])), 0) - SHADE)
+
+
+def bare_lips(model):
+    """Lips without the skin that their region takes in at the mouth's corners: (V,) float32 in [0, 1].
+
+    Lips are redder than skin in the mean albedo. Where they hardly are, the region is given whole.
+    """
+    red = np.log(np.maximum(model.albedo_mean[:, 0], 0.01) / np.maximum(model.albedo_mean[:, 1], 0.01))
+    region = np.float32(model.regions["lips"] * (1 - model.regions["mouth_interior"]))
+    skin, inside = bare_skin(model) > 0.5, region > 0.5
+    if not (skin.any() and inside.any()):
+        return region
+    usual = np.median(red[skin])
+    redder = np.quantile(red[inside], REDDER) - usual
+    return region * np.float32(smooth_ramp((red - usual) / redder, *LIP)) if redder > LEAST_RED else region
 
 
 def _white(colours):

@@ -1,9 +1,11 @@
 """The tone match and the blend on colours whose answers are known."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from compositing import seam
-from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, SHADE, WHITE, ToneMatch, least_eyes
+from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, SHADE, WHITE, ToneMatch, bare_lips, least_eyes
 from fitting.lift import Texture
 
 SIDE = 60
@@ -201,3 +203,26 @@ def test_the_least_that_eyes_get_is_a_usual_white(white, least):
     assert np.allclose(least_eyes(texture, eyes), least, atol=0.01)
     hidden = Texture(rgb, np.zeros((32, 32), np.float32))                         # closed, or behind dark glasses
     assert np.array_equal(least_eyes(hidden, eyes), np.full(3, -LARGEST, np.float32))
+
+
+def test_lips_are_what_is_red_of_their_region(model):
+    region = model.regions["lips"] * (1 - model.regions["mouth_interior"])
+    corner = region * (np.abs(model.mean[:, 0] - model.mean[region > 0.5, 0].mean()) > 22) > 0.5
+    assert corner.sum() > 50
+    albedo = np.full_like(model.albedo_mean, 0.6) * np.float32([1.0, 0.8, 0.7])
+    plain = replace(model, albedo_mean=albedo)
+    assert np.allclose(bare_lips(plain), region)                  # nothing tells them apart: the region
+    albedo = np.where((region > 0)[:, None] & ~corner[:, None], albedo * np.float32([1.0, 0.7, 0.9]), albedo)
+    found = bare_lips(replace(model, albedo_mean=albedo))
+    assert np.allclose(found[~corner], region[~corner]) and np.all(found[corner] == 0)
+
+
+def test_the_own_model_has_skin_in_its_region_of_lips(model):
+    """A source's lipstick glowed beside the mouth's corners as long as the region was taken for lips."""
+    found = bare_lips(model)
+    x, y = model.mean[model.landmarks[48:60], :2].T                # the outer lips' contour
+    aside = np.abs(model.mean[:, 0] - x.mean()) > np.ptp(x) / 2 + 2
+    assert model.regions["lips"][aside].max() > 0.9 > 0.2 > found[aside].max()
+    middle = (model.regions["lips"] > 0.9) & (model.regions["mouth_interior"] < 0.1)
+    middle &= np.linalg.norm(model.mean - model.mean[model.landmarks[57]], axis=1) < 10
+    assert middle.sum() > 50 and found[middle].min() > 0.8
