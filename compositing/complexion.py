@@ -18,7 +18,7 @@ import numpy as np
 
 from facemodel.atlas import build_atlas
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import albedo_texture, fill, log_albedo, region_texture, skin_weight, weight_texture
+from fitting.texture import albedo_texture, bare_lips, fill, log_albedo, region_texture, skin_weight, weight_texture
 
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
 STRAND = 0.014               # half a strand's width at most, of the chart's side
@@ -42,13 +42,19 @@ HALVES_DIFFER = 0.015        # of log colour, as may what is less
 SPREAD, SLOPE = 0.0415, -1.4             # of a skin's colour, fitted to the set, see usual_spread
 FAR = 2.5                    # spreads: colours further out are drawn in all the more
 MOST, BEYOND = 1.33, 2.0     # times that: what hardly a skin has more of, and from which on what is light has hidden it
-LIGHT_SLOPE = -1.55          # of how far a skin's log luminance is from the mean face's, likewise: .056 at -.4
+LIGHT, LIGHT_SLOPE = 0.053, -1.45        # of how far a skin's log luminance is from the mean face's, likewise
+MOST_LIGHT = 1.5             # times that: with more, the photo's light is in it
+IN_BEARDS = 0.5              # share with which such light is taken out of what may be a beard
 LIGHT_PART = 0.3             # share of that with which what is lighter is evened: it tells more of a face than it mars
 FINE = 0.5                   # share of that with which dark pores and lines are evened
 MARK = 0.3                   # of log luminance: what is further off is a beard or a mole, and changes no more
-LIPS_VARY, LIPS_SLOPE = 0.103, -0.54     # of lips' log luminance, fitted to the set likewise
+SHADOW = 0.5                 # likewise, where light is taken out
+LIPS_VARY, LIPS_SLOPE = 0.101, -0.73     # of lips' log luminance, fitted to the set likewise
 SURE = 0.1                   # by how much the source has to be brighter for all of it to be done
+LUMA = np.float32([0.299, 0.587, 0.114])     # ITU-R BT.601
 PORES = 1 / 128              # of the chart's side: what is finer is no skin's colour
+AROUND = 0.02                # of the chart's side, from which brows, lips and eyes take over what happens to skin
+BELOW_NOSE = 6.0             # mm below the nose's base over which a beard begins
 
 
 def without_hair(model, texture, atlas):
@@ -294,6 +300,37 @@ def evenly_coloured(model, texture, atlas):
     return _drawn_together(model, texture, atlas, own[1], wanted)
 
 
+def evenly_shaded(model, texture, atlas):
+    """A neutral texture with no more light and dark next to the mean face than skins have.
+
+    What is hard about a photo's light, or was made hard afterwards, the fit's harmonics do not explain: shadows beside
+    the nose and under lips, contrast. It is measured where no beard grows, and drawn in everywhere, in what may be a
+    beard by IN_BEARDS, and by SHADOW at most. Brows, lips and eyes change like the skin around them; what is finer than
+    PORES, by less. Parameters and result as of without_shine.
+    """
+    nose = model.mean[model.landmarks[33], 1]
+    below = weight_texture(model, np.clip((model.mean[:, 1] - nose) / BELOW_NOSE, 0, 1).astype(np.float32), atlas)
+    skin = skin_weight(model, atlas)
+    bare = (texture.validity * skin > 0.5) & (below == 0) & (region_texture(model, "eyelids", atlas) < 0.1)
+    if not bare.any():
+        return texture
+    luminance, usual = _log_luminance(texture.rgb), _log_luminance(albedo_texture(model, None, atlas))
+    inside = np.minimum(2 * skin, 1)
+    away = luminance - usual
+    away -= np.median(away[bare])
+    broad = _smoothed(away, inside, PORES * atlas.size)
+    own = float(np.sqrt(np.square(broad[bare]).mean()))
+    most = MOST_LIGHT * LIGHT * float(np.exp(LIGHT_SLOPE * (np.median(luminance[bare]) + 0.4)))
+    if own <= most:
+        return texture
+    share, weight = most / own, inside * (1 - (1 - IN_BEARDS) * below)
+    change = -(1 - _nearer(share, np.abs(broad) / own)) * SHADOW * np.tanh(broad / SHADOW)
+    around = _smoothed(change, weight, AROUND * atlas.size) * (1 - inside)
+    gain = weight * (change - (1 - np.sqrt(share)) * (away - broad)) + around
+    gain *= region_texture(model, "face", atlas)
+    return Texture((texture.rgb * np.exp(gain)[..., None]).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
+
+
 def suited_to(model, texture, source):
     """A target's neutral texture as even in colour and brightness as a skin of the source's tone, if that is paler.
 
@@ -324,19 +361,39 @@ def _drawn_together(model, texture, atlas, spread, wanted):
         return texture
     share = np.float32(wanted / spread)
     region = lambda name: region_texture(model, name, atlas)
-    lips, face = region("lips"), region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
-    log = log_albedo(texture.rgb)
+    lips = weight_texture(model, bare_lips(model), atlas)
+    face = region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
+    log, luminance = log_albedo(texture.rgb), np.maximum(texture.rgb, 0) @ LUMA
     tint = log - log.mean(axis=2, keepdims=True)
     for part, inside in ((face * (1 - lips), skin_weight(model, atlas) > 0.5), (face * lips, face * lips > 0.5)):
         if not inside.any():
             continue
         middle = np.median(tint[inside], axis=0)
         away = tint - (middle - middle.mean())
-        far = np.linalg.norm(away, axis=2, keepdims=True) / (spread * FAR)
-        nearer = share * (share + (1 - share) * np.tanh(far) / np.maximum(far, 1e-6))
+        nearer = _nearer(share, np.linalg.norm(away, axis=2, keepdims=True) / spread)
         log = log - part[..., None] * (1 - nearer) * away
-    rgb = np.where(face[..., None] > 0, np.exp(log), texture.rgb)
+    rgb = np.exp(log)
+    # not the logarithms' mean: of what has lost a channel to the noise of a photo's shadows that is darker than it looks
+    rgb *= (luminance / np.maximum(rgb @ LUMA, 1e-3))[..., None]
+    rgb = np.where(face[..., None] > 0, rgb, texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
+
+
+def _nearer(share, distance):
+    """By what a distance from the usual, in usual ones, is multiplied: `share`, and less where it is FAR."""
+    far = distance / FAR
+    return share * (share + (1 - share) * np.tanh(far) / np.maximum(far, 1e-6))
+
+
+def _smoothed(values, inside, width):
+    """Means of what is inside around every place: (S, S) float32 of values and weights (S, S); width in texels."""
+    blur = lambda a: cv2.GaussianBlur(a, (0, 0), width)
+    return blur(values * inside) / np.maximum(blur(inside), 1e-3)
+
+
+def _log_luminance(rgb):
+    """(S, S) float32, of the luminance of colours (S, S, 3)."""
+    return np.log(np.maximum(rgb @ LUMA, 0.02))
 
 
 def _evened(model, texture, atlas, fade, share, lips_usual):
@@ -345,12 +402,11 @@ def _evened(model, texture, atlas, fade, share, lips_usual):
     Marks change by MARK at most, what is dark and finer than PORES by FINE of all that: a face without it looks
     retouched. Lips that vary by more than is usual come as near to that as `share` says.
     """
-    skin, lips = skin_weight(model, atlas), region_texture(model, "lips", atlas) * region_texture(model, "face", atlas)
-    lips = lips * (1 - region_texture(model, "mouth_interior", atlas))
+    skin, lips = skin_weight(model, atlas), weight_texture(model, bare_lips(model), atlas)
+    lips = lips * region_texture(model, "face", atlas)
     log = log_albedo(texture.rgb).mean(axis=2)
     away = log - log_albedo(albedo_texture(model, None, atlas)).mean(axis=2)
-    blur = lambda a: cv2.GaussianBlur(a, (0, 0), PORES * atlas.size)
-    broad = lambda a, inside: blur(a * inside) / np.maximum(blur(inside), 1e-3)
+    broad = lambda a, inside: _smoothed(a, inside, PORES * atlas.size)
     gain = np.zeros_like(log)
     if (seen := texture.validity * skin > 0.5).any():
         off = MARK * np.tanh((away - np.median(away[seen])) / MARK)

@@ -17,11 +17,11 @@ from compositing.retarget import Rendering, render, retarget_expression
 from compositing.seat import seat_on
 from compositing.sharpness import SharpnessMatch
 from compositing.steady import Steadier
-from compositing.tone import ToneMatch, bare_lips, least_eyes
+from compositing.tone import ToneMatch, least_eyes
 from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
 from fitting.lift import Texture
-from fitting.texture import bare_skin, region_texture
+from fitting.texture import bare_lips, bare_skin, region_texture
 from fitting.video_reader import VideoFrame
 from texgan.transfer import static
 

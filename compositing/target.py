@@ -9,6 +9,7 @@ import numpy as np
 from compositing.complexion import (
     evenly_coloured,
     evenly_lit,
+    evenly_shaded,
     without_background,
     without_hair,
     without_reflections,
@@ -57,7 +58,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     lifter, free = Lifter(model, size), things and _free(model, image, track, things, glasses)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
     texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
-    steps = [without_background, without_hair, without_shine, evenly_lit, evenly_coloured, with_pores]
+    steps = [without_background, without_hair, without_shine, evenly_lit, evenly_coloured, evenly_shaded, with_pores]
     for better in [without_reflections, *steps] if glasses else steps:
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)

@@ -29,7 +29,6 @@ import numpy as np
 
 from compositing.ramps import smooth_ramp
 from facemodel.sampling import samples
-from fitting.texture import bare_skin
 
 CELLS = 48                   # of the chart, each way
 SPREAD = 2.5                 # cells: standard deviation of the smoothing
@@ -37,13 +36,12 @@ DOUBT = 0.02                 # weight, in vertices a cell, with which the mean s
 LARGEST = 1.2                # of the ratio's logarithm
 LOCAL = 0.25                 # of its difference from the mean, inside; softly
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
-MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9, "rims": 0.9}        # likewise; lids cover eyes, lips are pressed
+MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9, "rims": 0.9}        # likewise; and a part says the more, as the
+                             # square, the more of it is seen: of narrowed eyes mostly what shades them
 WHITE_PART = 0.8, 0.95       # quantiles, of eyes' darkest channel, between which they are white, but no glint
 WHITE = (0.80, 0.75, 0.72)   # albedo of such whites: three in four of the London set's are darker
 SHADE = 0.1                  # of the ratio's logarithm, by which another head's brows may shade them
 LIPS_KEEP = 0.15             # of the ratio's logarithm
-REDDER, LEAST_RED = 0.75, 0.05            # quantile of the lips' log redness over skin, and the least that tells them
-LIP = 0.25, 0.75             # share of that from which on skin becomes lip
 LEAST = 12                   # vertices of eyes or lips that say something
 OPENING = 0.2, 0.5           # share of the mouth's vertices seen up to which it is closed, and from which on it is open
 BEARD = 0.15                 # of the ratio's logarithm over the mean: with more, what is dark on the target is a beard
@@ -89,15 +87,17 @@ class ToneMatch:
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._total, self._weight, self._ratios = None, None, {}
+        self._total, self._weight, self._ratios, self._counts = None, None, {}, {}
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"total": self._total, "weight": self._weight, "ratios": dict(self._ratios)}
+        return {"total": self._total, "weight": self._weight, "ratios": dict(self._ratios),
+                "counts": dict(self._counts)}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._total, self._weight, self._ratios = state["total"], state["weight"], dict(state["ratios"])
+        self._total, self._weight = state["total"], state["weight"]
+        self._ratios, self._counts = dict(state["ratios"]), dict(state["counts"])
 
     def gain(self, source, target, visible):
         """What to multiply the rendered colours by at every vertex, after one more frame.
@@ -131,7 +131,8 @@ class ToneMatch:
             if name == "mouth":
                 openness = smooth_ramp(seen.sum() / max(inside.sum(), 1), *OPENING)
             if seen.sum() >= LEAST:
-                self._remember(name if openness == 1 else "rims", self._part_ratio(name, source[seen], target[seen]))
+                ratio = self._part_ratio(name, source[seen], target[seen])
+                self._remember(name if openness == 1 else "rims", ratio, (seen.sum() / inside.sum()) ** 2)
             ratio = self._ratios.get(name, self._ratios.get("eyes") if name == "mouth" else None)
             if openness < 1 and "rims" in self._ratios:
                 rims = self._ratios["rims"]
@@ -140,9 +141,12 @@ class ToneMatch:
                 out = out + weight * (ratio - out)
         return np.exp(out)
 
-    def _remember(self, name, ratio):
+    def _remember(self, name, ratio, count):
+        """Adds to a part's ratio; count: how much it says, beside what was said before."""
+        before = MEMORIES[name] * self._counts.get(name, 0.0)
         past = self._ratios.get(name, ratio)
-        self._ratios[name] = MEMORIES[name] * past + np.float32(1 - MEMORIES[name]) * ratio
+        self._ratios[name] = past + np.float32(count / (before + count)) * (ratio - past)
+        self._counts[name] = before + count
 
     def _part_ratio(self, name, source, target):
         """The logarithm of what makes a part's colours (n, 3) in the target those of the source: (3,) float32."""
@@ -185,21 +189,6 @@ def least_eyes(texture, eyes):
     if not seen.any():
         return np.full(3, -LARGEST, np.float32)
     return np.float32(np.minimum(np.log(np.float32(WHITE) / _white(texture.rgb[seen])), 0) - SHADE)
-
-
-def bare_lips(model):
-    """Lips without the skin that their region takes in at the mouth's corners: (V,) float32 in [0, 1].
-
-    Lips are redder than skin in the mean albedo. Where they hardly are, the region is given whole.
-    """
-    red = np.log(np.maximum(model.albedo_mean[:, 0], 0.01) / np.maximum(model.albedo_mean[:, 1], 0.01))
-    region = np.float32(model.regions["lips"] * (1 - model.regions["mouth_interior"]))
-    skin, inside = bare_skin(model) > 0.5, region > 0.5
-    if not (skin.any() and inside.any()):
-        return region
-    usual = np.median(red[skin])
-    redder = np.quantile(red[inside], REDDER) - usual
-    return region * np.float32(smooth_ramp((red - usual) / redder, *LIP)) if redder > LEAST_RED else region
 
 
 def _white(colours):

@@ -12,6 +12,8 @@ from facemodel.light import sh_basis, shade, vertex_normals
 from facemodel.rasterizer import rasterize
 
 PYRAMID = 6                  # halvings over which values are carried on, at most
+LIP = 0.3, 0.7               # share of the lips' log redness over skin from which on skin becomes lip
+LEAST_RED = 0.05             # of it: with less nothing tells them apart
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,21 @@ def bare_skin(model):
     r = model.regions
     skin = r["face"] * (1 - r["eyebrows"]) * (1 - r["eyes"]) * (1 - r["lips"]) * (1 - r["mouth_interior"])
     return (skin * (1 - 0.5 * r["eyelids"])).astype(np.float32)
+
+
+def bare_lips(model):
+    """(V,) float32 in [0, 1], lips without the skin that their region takes in at the mouth's corners, and its inside.
+
+    Lips are redder than skin in the mean albedo. Where they hardly are, all of the region counts.
+    """
+    red = np.log(np.maximum(model.albedo_mean[:, 0], 0.01) / np.maximum(model.albedo_mean[:, 1], 0.01))
+    region = np.float32(model.regions["lips"] * (1 - model.regions["mouth_interior"]))
+    skin, inside = bare_skin(model) > 0.5, region > 0.5
+    if not (skin.any() and inside.any()):
+        return region
+    usual = np.median(red[skin])
+    redder = np.quantile(red[inside], 0.75) - usual
+    return region * np.float32(np.interp((red - usual) / redder, LIP, [0, 1])) if redder > LEAST_RED else region
 
 
 def albedo_texture(model, coefficients, atlas):

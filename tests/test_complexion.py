@@ -6,13 +6,19 @@ import pytest
 from compositing.complexion import (
     BEYOND,
     HALVES_DIFFER,
+    IN_BEARDS,
+    LIGHT,
     LIGHT_PART,
     LIGHT_SLOPE,
+    LUMA,
     MARK,
     MIRRORED,
     MOST,
+    MOST_LIGHT,
+    SHADOW,
     evenly_coloured,
     evenly_lit,
+    evenly_shaded,
     forehead_and_temples,
     skin_colour,
     suited_to,
@@ -24,7 +30,7 @@ from compositing.complexion import (
 )
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
-from fitting.texture import albedo_texture, region_texture, skin_weight
+from fitting.texture import albedo_texture, region_texture, skin_weight, weight_texture
 
 SIZE, LARGE = 256, 512
 
@@ -121,10 +127,64 @@ def test_a_skin_of_too_many_colours_has_as_many_as_a_skin_has(model, skin):
     a_little = person(-0.4, 1.6 * usual)
     assert usual < skin_colour(evenly_coloured(model, a_little, atlas), skin)[1] < MOST * usual
     skin_only = skin > 0.99
-    light = lambda texture: np.log(texture.rgb).mean(axis=2)[skin_only]
+    light = lambda texture: np.log(texture.rgb @ LUMA)[skin_only]
     np.testing.assert_allclose(light(out), light(lamps), atol=2e-3)            # what is light and dark stays
     usual = person(-0.4, 0.05)
     assert evenly_coloured(model, usual, atlas) is usual
+
+
+def test_colours_that_lost_a_channel_in_the_dark_do_not_get_darker(model, skin):
+    """Blue falls to nothing in a photo's shadows: as dark as the channels' logarithms say it is not."""
+    lamps = person(-0.4, 0.2)
+    lost = cv2.resize(np.random.default_rng(1).random((32, 32)), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST) < 0.2
+    lamps.rgb[lost, 2] = 0.01
+    out = evenly_coloured(model, lamps, build_atlas(model, SIZE))
+    inside = lost & (skin > 0.99)
+    luminance = lambda texture: texture.rgb[inside] @ LUMA
+    assert inside.sum() > 1000 and np.abs(np.log(luminance(out) / luminance(lamps))).max() < 0.02
+    assert np.log(out.rgb[inside, 2] / out.rgb[inside, 1]).min() > -0.6
+
+
+@pytest.fixture(scope="module")
+def waves(model):
+    """Light and dark from place to place, broader than pores: (SIZE, SIZE), of standard deviation 1 on bare skin."""
+    noise = np.random.default_rng(3).normal(size=(SIZE, SIZE)).astype(np.float32)
+    broad = cv2.GaussianBlur(noise, (0, 0), SIZE * 0.03)
+    return broad / broad.std()
+
+
+def lit(model, waves, amount):
+    """The mean face as a photo whose light the fit did not explain shows it."""
+    usual = albedo_texture(model, None, build_atlas(model, SIZE))
+    return Texture(usual * np.exp(amount * waves)[..., None], np.ones((SIZE, SIZE), np.float32))
+
+
+def test_hard_light_is_drawn_in_to_what_skins_have(model, skin, waves):
+    atlas = build_atlas(model, SIZE)
+    nose = weight_texture(model, np.float32(model.mean[:, 1] < model.mean[model.landmarks[33], 1]), atlas)
+    away = lambda texture: np.log((texture.rgb @ LUMA) / (lit(model, waves, 0).rgb @ LUMA))
+    bare = (skin > 0.99) & (nose > 0.99)
+    middle = np.median(np.log(lit(model, waves, 0.2).rgb @ LUMA)[bare])
+    most = MOST_LIGHT * LIGHT * np.exp(LIGHT_SLOPE * (middle + 0.4))
+    hard = lit(model, waves, 0.2)
+    out = evenly_shaded(model, hard, atlas)
+    assert away(hard)[bare].std() > 2.2 * most
+    assert 0.8 * most < away(out)[bare].std() < 1.2 * most
+    assert np.corrcoef(away(out)[bare], away(hard)[bare])[0, 1] > 0.95           # what was dark stays dark, a little
+    soft = lit(model, waves, 0.4 * most)
+    assert evenly_shaded(model, soft, atlas) is soft
+    unseen = Texture(hard.rgb, np.zeros((SIZE, SIZE), np.float32))
+    assert evenly_shaded(model, unseen, atlas) is unseen
+
+
+def test_beards_in_hard_light_stay(model, skin, waves):
+    atlas, hard = build_atlas(model, SIZE), lit(model, waves, 0.2)
+    chin = model.mean[model.landmarks[8]]
+    near = np.float32(np.linalg.norm(model.mean - chin, axis=1) < 25)
+    beard = (weight_texture(model, near, atlas) > 0.5) & (skin > 0.99)
+    hard.rgb[beard] *= 0.2
+    change = np.log(evenly_shaded(model, hard, atlas).rgb[beard] / hard.rgb[beard])
+    assert beard.sum() > 500 and np.abs(np.median(change)) < IN_BEARDS * SHADOW
 
 
 def test_a_shadow_on_one_half_goes_and_moles_stay(model):

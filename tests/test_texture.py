@@ -1,10 +1,12 @@
 """Lifting, evening out and completing textures."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from facemodel.atlas import build_atlas, to_texture
 from facemodel.light import sh_basis, vertex_normals
-from fitting.texture import ResidualLight, albedo_texture, extract, fill, pose, skin_weight, spread
+from fitting.texture import ResidualLight, albedo_texture, bare_lips, extract, fill, pose, skin_weight, spread
 from tests.synthetic import SIZE, draw, known_face
 
 
@@ -67,3 +69,26 @@ def test_values_are_carried_on(atlas):
     assert np.abs(spread(ramp, known) - ramp).max() < 0.12
     even = np.full((5, 7, 2), 0.3, np.float32)
     np.testing.assert_allclose(spread(even, np.eye(5, 7, dtype=np.float32)), even, atol=1e-5)
+
+
+def test_lips_are_what_is_red_of_their_region(model):
+    region = model.regions["lips"] * (1 - model.regions["mouth_interior"])
+    corner = region * (np.abs(model.mean[:, 0] - model.mean[region > 0.5, 0].mean()) > 22) > 0.5
+    assert corner.sum() > 50
+    albedo = np.full_like(model.albedo_mean, 0.6) * np.float32([1.0, 0.8, 0.7])
+    plain = replace(model, albedo_mean=albedo)
+    assert np.allclose(bare_lips(plain), region)                  # nothing tells them apart: the region
+    albedo = np.where((region > 0)[:, None] & ~corner[:, None], albedo * np.float32([1.0, 0.7, 0.9]), albedo)
+    found = bare_lips(replace(model, albedo_mean=albedo))
+    assert np.allclose(found[~corner], region[~corner]) and np.all(found[corner] == 0)
+
+
+def test_the_own_model_has_skin_in_its_region_of_lips(model):
+    """A source's lipstick glowed beside the mouth's corners as long as the region was taken for lips."""
+    found = bare_lips(model)
+    x, y = model.mean[model.landmarks[48:60], :2].T                # the outer lips' contour
+    aside = np.abs(model.mean[:, 0] - x.mean()) > np.ptp(x) / 2 + 2
+    assert model.regions["lips"][aside].max() > 0.9 > 0.2 > found[aside].max()
+    middle = (model.regions["lips"] > 0.9) & (model.regions["mouth_interior"] < 0.1)
+    middle &= np.linalg.norm(model.mean - model.mean[model.landmarks[57]], axis=1) < 10
+    assert middle.sum() > 50 and found[middle].min() > 0.8

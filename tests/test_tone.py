@@ -1,11 +1,9 @@
 """The tone match and the blend on colours whose answers are known."""
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from compositing import seam
-from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, SHADE, WHITE, ToneMatch, bare_lips, least_eyes
+from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, SHADE, WHITE, ToneMatch, least_eyes
 from fitting.lift import Texture
 
 SIDE = 60
@@ -175,8 +173,25 @@ def test_eyes_lips_and_mouth_get_their_own():
     assert np.allclose(pressed[mouth > 0], 0.2 / 0.4, rtol=0.02)
     again = tone.gain(source, target, ALL)
     assert np.allclose(again[mouth > 0], dark, rtol=0.02)
-    closed = tone.gain(np.where(eyes[:, None] > 0, 0.05, source), target, ALL)       # one frame of a blink
+    slit = (eyes == 0) | (np.cumsum(eyes) < 0.4 * eyes.sum())                        # one frame of a blink
+    assert (slit & (eyes > 0)).sum() >= 12
+    closed = tone.gain(np.where(eyes[:, None] > 0, 0.05, source), target, slit)
     assert np.abs(np.log(closed / gain))[eyes > 0].max() < 0.1
+
+
+def test_a_first_look_at_narrowed_eyes_is_soon_outweighed():
+    """What shades the rest of the target's eyes made the whites glow when they opened, for the next hundred frames."""
+    eyes = (np.abs(GRID - [0.35, 0.4]).max(axis=1) < 0.08).astype(np.float32)
+    slit = (eyes == 0) | (np.cumsum(eyes) < 0.45 * eyes.sum())
+    tone = ToneMatch(GRID, ~OUTER & (eyes == 0), OUTER, "source", eyes)
+    glowing = tone.gain(TARGET * np.where(eyes[:, None] > 0, 2.0, 1.0), TARGET, slit)
+    assert np.allclose(glowing[eyes > 0], 2.0, rtol=1e-3)
+    for _ in range(3):
+        gain = tone.gain(TARGET, TARGET, ALL)
+    assert gain[eyes > 0].max() < 1.06
+    other = ToneMatch(GRID, ~OUTER & (eyes == 0), OUTER, "source", eyes)
+    other.restore(tone.state())
+    assert np.array_equal(other.gain(TARGET, TARGET, slit), tone.gain(TARGET, TARGET, slit))
 
 
 def test_lids_are_not_taken_for_the_white_of_wide_eyes():
@@ -203,26 +218,3 @@ def test_the_least_that_eyes_get_is_a_usual_white(white, least):
     assert np.allclose(least_eyes(texture, eyes), least, atol=0.01)
     hidden = Texture(rgb, np.zeros((32, 32), np.float32))                         # closed, or behind dark glasses
     assert np.array_equal(least_eyes(hidden, eyes), np.full(3, -LARGEST, np.float32))
-
-
-def test_lips_are_what_is_red_of_their_region(model):
-    region = model.regions["lips"] * (1 - model.regions["mouth_interior"])
-    corner = region * (np.abs(model.mean[:, 0] - model.mean[region > 0.5, 0].mean()) > 22) > 0.5
-    assert corner.sum() > 50
-    albedo = np.full_like(model.albedo_mean, 0.6) * np.float32([1.0, 0.8, 0.7])
-    plain = replace(model, albedo_mean=albedo)
-    assert np.allclose(bare_lips(plain), region)                  # nothing tells them apart: the region
-    albedo = np.where((region > 0)[:, None] & ~corner[:, None], albedo * np.float32([1.0, 0.7, 0.9]), albedo)
-    found = bare_lips(replace(model, albedo_mean=albedo))
-    assert np.allclose(found[~corner], region[~corner]) and np.all(found[corner] == 0)
-
-
-def test_the_own_model_has_skin_in_its_region_of_lips(model):
-    """A source's lipstick glowed beside the mouth's corners as long as the region was taken for lips."""
-    found = bare_lips(model)
-    x, y = model.mean[model.landmarks[48:60], :2].T                # the outer lips' contour
-    aside = np.abs(model.mean[:, 0] - x.mean()) > np.ptp(x) / 2 + 2
-    assert model.regions["lips"][aside].max() > 0.9 > 0.2 > found[aside].max()
-    middle = (model.regions["lips"] > 0.9) & (model.regions["mouth_interior"] < 0.1)
-    middle &= np.linalg.norm(model.mean - model.mean[model.landmarks[57]], axis=1) < 10
-    assert middle.sum() > 50 and found[middle].min() > 0.8
