@@ -31,6 +31,10 @@ BROW_MARGIN = 3.0            # mm
 FRINGE, FRINGE_HALF = 0.7, 0.3   # share of the forehead, and of what is around a brow: with more, it is hidden
 BESIDE = 10.0                # mm below the eyes, down to which hair is followed beside them
 OUTER_BROW = 0.6             # of the way from the face's middle to a brow's tail: outside, hair may hang over the brow
+CORNER_MARGIN = 4.0          # mm beside the eyes' corners, from which on strands are followed down to the nose's base
+OTHER_COLOUR, OTHER_SKIN = 0.13, 1.6     # log colour's least distance from the skin's; and over nine in ten of its own
+HARDLY_DARKER = 0.95         # of the skin's median luminance: hair of another colour is darker than that
+BRIDGED = 0.02               # of the chart's side: brows interrupt a strand
 BACKGROUND = 1.5             # of the skin's median luminance: brighter is background, at the outline
 OUTLINE = 0.04               # of the chart's side, from where nothing is seen inwards
 LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
@@ -62,9 +66,9 @@ def without_hair(model, texture, atlas):
 
     Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright
     strands that are darker than what lies beside them (folds lie across), and their surroundings for the light they
-    take, and what hangs down from it over brows and lids. How much darker is measured by how uneven the skin is below
-    the brows: dark skin that shines is twice as uneven as pale skin. Dots are no hair. What is hair is filled like what
-    the photo does not show.
+    take, and what hangs down from it over brows, lids and beside the eyes. How much darker is measured by how uneven
+    the skin is below the brows: dark skin that shines is twice as uneven as pale skin. Dots are no hair. What is hair
+    is filled like what the photo does not show.
 
     Parameters
     ----------
@@ -83,27 +87,70 @@ def without_hair(model, texture, atlas):
     step = atlas.size / 1024
     soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
     width = STRAND * atlas.size
-    across = np.ones((1, 2 * round(width) + 1), np.uint8)
-    depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, across)
+    depth = _dips(soft, width)
     below = seen & (_between(model, atlas) * skin > 0.5) & (forehead < 0.1)
     uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
-    disc = lambda radius: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
-    sure = ((soft < HAIR ** uneven) | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
+    dark = soft < HAIR ** uneven
+    sure = (dark | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
     _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
     dots = (found[:, cv2.CC_STAT_AREA] < width ** 2) & (found[:, cv2.CC_STAT_HEIGHT] < 2 * width)
     sure = (sure & ~dots[label]).astype(np.float32)
-    maybe = (cv2.dilate(sure, disc(NEAR_HAIR)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
-    hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, disc(2 * HAIR_MARGIN))
-    dark = soft < HAIR ** uneven
+    maybe = (cv2.dilate(sure, _disc(NEAR_HAIR, atlas)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
+    hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, _disc(2 * HAIR_MARGIN, atlas))
     over = _under_forehead(model, atlas, forehead > 0.5, dark, hair > 0.5, seen)
-    hanging = _connected(dark & ((forehead > 0.5) | (over > 0.5)), hair > 0.5) * (over > 0.5)
-    hair = cv2.dilate(np.maximum(hair, hanging.astype(np.float32)), disc(HAIR_MARGIN))
-    near = cv2.dilate(hanging.astype(np.float32), disc(HAIR_MARGIN)) * over
-    hair = cv2.GaussianBlur(hair, (0, 0), HAIR_MARGIN * atlas.size / 2) * np.maximum(forehead, near)
-    if hair.max() < 0.5:
+    hanging = np.float32(_connected(dark & ((forehead > 0.5) | (over > 0.5)), hair > 0.5) * (over > 0.5))
+    wider = lambda found: cv2.dilate(np.float32(found), _disc(HAIR_MARGIN, atlas))
+    hair, where = wider(np.maximum(hair, hanging)), np.maximum(forehead, wider(hanging) * over)
+    beside = wider(_strands_beside(model, texture, atlas, soft, hair * where > 0.5))
+    return _filled(model, texture, atlas, np.maximum(hair, beside), np.maximum(where, beside))
+
+
+def _strands_beside(model, texture, atlas, soft, hair):
+    """Hair that hangs down beside the eyes and over the cheeks, of any colour, from what was found: (S, S) bool.
+
+    There it need not be dark: it is of another colour than skin, and darker if by little, or narrow and darker than
+    what lies beside it.
+
+    soft : (S, S) float32, luminance over the skin's
+    hair : (S, S) bool
+    """
+    if not hair.any():
+        return hair
+    aside, down = np.abs(model.mean[:, 0]), model.mean[:, 1]
+    corner, nose = aside[model.landmarks[[36, 45]]].mean(), down[model.landmarks[33]]
+    skin = model.regions["face"] * (1 - np.maximum(model.regions["eyes"], model.regions["eyelids"]))
+    skin = skin * (model.regions["eyebrows"] < 0.05) * (aside > corner + CORNER_MARGIN) * (down < nose)
+    log = log_albedo(cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 512))
+    tint = log - log.mean(axis=2, keepdims=True)
+    reference = (texture.validity * skin_weight(model, atlas) > 0.5) & (forehead_and_temples(model, atlas) < 0.1)
+    away = np.linalg.norm(tint - np.median(tint[reference], axis=0), axis=2)
+    other = away > max(OTHER_COLOUR, OTHER_SKIN * float(np.quantile(away[reference], 0.9)))
+    strand = (soft < HAIR) | (other & (soft < HARDLY_DARKER)) | (_dips(soft, STRAND * atlas.size) > STRAND_DEPTH[1])
+    strand &= (weight_texture(model, np.float32(skin), atlas) > 0.5) & (texture.validity > 0.15)
+    reach = cv2.dilate(np.uint8(hair), _disc(BRIDGED, atlas)) > 0
+    return _connected(strand, strand & reach)
+
+
+def _dips(soft, width):
+    """By how much what is narrower than 2 `width` + 1 texels across is darker than what lies beside it: (S, S)."""
+    return cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, np.ones((1, 2 * round(width) + 1), np.uint8))
+
+
+def _disc(radius, atlas):
+    """Kernel of a radius in shares of the chart's side."""
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
+
+
+def _filled(model, texture, atlas, gone, where=1.0):
+    """A texture that is filled, where the photo does not show the skin, with what is around, and validity 0 there.
+
+    gone, where : (S, S) float32 in [0, 1]; the first is softened, the second bounds that
+    """
+    gone = cv2.GaussianBlur(gone, (0, 0), HAIR_MARGIN * atlas.size / 2) * where
+    if gone.max() < 0.5:
         return texture
-    validity = texture.validity * (1 - np.clip(2 * hair, 0, 1))
-    fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has the hair in it
+    validity = texture.validity * (1 - np.clip(2 * gone, 0, 1))
+    fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has in it what goes
     return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
 
 
@@ -121,20 +168,13 @@ def without_background(model, texture, atlas):
     edge = np.zeros_like(unseen)
     edge[[0, -1]] = edge[:, [0, -1]] = True
     outside = _connected(unseen, edge & unseen)                 # and not the inside of the mouth
-    reach = 2 * round(OUTLINE * atlas.size) + 1
-    near = cv2.dilate(np.uint8(outside), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 0
+    near = cv2.dilate(np.uint8(outside), _disc(OUTLINE, atlas)) > 0
     eyes, lips = model.mean[model.landmarks[[36, 45]], 1].mean(), region_texture(model, "lips", atlas)
     near &= (weight_texture(model, np.float32(model.mean[:, 1] > eyes), atlas) > 0.5) & (lips < 0.1) & ~outside
     luminance = texture.rgb.mean(axis=2)
     soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512)
     caught = _connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
-    if not caught.any():
-        return texture
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(HAIR_MARGIN * atlas.size) + 1,) * 2)
-    soft = cv2.GaussianBlur(np.float32(cv2.dilate(np.uint8(caught), disc)), (0, 0), HAIR_MARGIN * atlas.size / 2)
-    validity = texture.validity * (1 - np.clip(2 * soft, 0, 1))
-    return Texture(fill(texture.rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST),
-                   validity)
+    return _filled(model, texture, atlas, cv2.dilate(np.float32(caught), _disc(HAIR_MARGIN, atlas)))
 
 
 def without_reflections(model, texture, atlas):
@@ -373,7 +413,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
         nearer = _nearer(share, np.linalg.norm(away, axis=2, keepdims=True) / spread)
         log = log - part[..., None] * (1 - nearer) * away
     rgb = np.exp(log)
-    # not the logarithms' mean: of what has lost a channel to the noise of a photo's shadows that is darker than it looks
+    # not the logarithms' mean, which of what has lost a channel in a photo's shadows is darker than it looks
     rgb *= (luminance / np.maximum(rgb @ LUMA, 1e-3))[..., None]
     rgb = np.where(face[..., None] > 0, rgb, texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)

@@ -287,6 +287,27 @@ def test_hair_that_touches_a_brow_leaves_it(model, chart):
     np.testing.assert_array_equal(out.rgb[brow], clean.rgb[brow])
 
 
+def test_blond_hair_beside_the_eye_goes_and_red_cheeks_stay(model, chart):
+    """It is hardly darker than the skin: its colour tells, and that it comes down from the forehead."""
+    clean, corner, blond = drawn(model), at(model, 36), np.float32([1.0, 0.8, 0.55])
+    x = np.arange(LARGE)
+    beside = (x > corner[0] - 45) & (x < corner[0] - 15) & (np.arange(LARGE) < at(model, 33)[1])[:, None]
+    forehead, skin = forehead_and_temples(model, chart) > 0.9, skin_weight(model, chart) > 0.9
+    rgb = clean.rgb.copy()
+    rgb[beside & forehead] *= 0.5                               # in its own shadow
+    hanging = beside & ~forehead & skin & (np.arange(LARGE) > corner[1] - 30)[:, None]
+    rgb[hanging] *= blond
+    cheek = (np.hypot(x - (LARGE - corner[0] + 20), (np.arange(LARGE) - at(model, 30)[1])[:, None]) < 12) & skin
+    rgb[cheek] *= np.float32([1.0, 0.75, 0.75])
+    out = without_hair(model, Texture(rgb, clean.validity), chart)
+    core = cv2.erode(np.uint8(hanging), np.ones((7, 7))) > 0
+    assert core.sum() > 500 and np.quantile(out.validity[core], 0.9) < 0.1
+    np.testing.assert_array_equal(out.rgb[cheek], rgb[cheek])
+    lonely = clean.rgb.copy()                                   # no hair anywhere else
+    lonely[hanging] *= blond
+    assert without_hair(model, Texture(lonely, clean.validity), chart).rgb is lonely
+
+
 def test_a_fringe_down_to_the_lids_goes_with_the_brows_under_it(model, chart):
     clean, both = drawn(model), at(model, 17)[0]
     fringe = lock(model, chart, both - 20, LARGE - both + 20)
