@@ -257,7 +257,7 @@ def animate_photo(source, target, out, *, model, detector, texture="gan", face="
         if count > 1:
             remarks.append(f"{target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                            "counted from the left")
-        person = reduced(target_from_photo(model, photo, fit), texture_size_for(model, fit))
+        person = reduced(target_from_photo(model, photo, fit, open_mouth=True), texture_size_for(model, fit))
         person = without_lips_inside(model, person, fit)
     with timer("track"):
         track = known

@@ -37,6 +37,8 @@ HARDLY_DARKER = 0.95         # of the skin's median luminance: hair of another c
 BRIDGED = 0.02               # of the chart's side: brows interrupt a strand
 BACKGROUND = 1.5             # of the skin's median luminance: brighter is background, at the outline
 OUTLINE = 0.04               # of the chart's side, from where nothing is seen inwards
+TEETH_REACH, TEETH_MARGIN = 0.03, 0.005  # of the chart's side, from the mouth's inside, and around teeth
+OPEN, LESS_RED = 0.1, 0.08   # share of the mouth that a smile shows; of log redness less than skin's
 LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
@@ -175,6 +177,31 @@ def without_background(model, texture, atlas):
     soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512)
     caught = _connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
     return _filled(model, texture, atlas, cv2.dilate(np.float32(caught), _disc(HAIR_MARGIN, atlas)))
+
+
+def with_shut_mouth(model, texture, atlas):
+    """A neutral texture without the inside of the mouth and the teeth that a smile shows.
+
+    Inside the mouth the source is drawn; where it shows nothing, a smile's teeth would be a white line between shut
+    lips. Some are on the chart's lips: what is bright, less red than skin, and connected to such inside. All that is
+    filled like what the photo does not show. Parameters and result as of without_hair.
+    """
+    inside = region_texture(model, "mouth_interior", atlas) > 0.5
+    near = (cv2.dilate(np.uint8(inside), _disc(TEETH_REACH, atlas)) > 0) & ~inside
+    seen, lips = texture.validity > 0.5, weight_texture(model, bare_lips(model), atlas) > 0.6
+    lips &= seen & (cv2.dilate(np.uint8(inside), _disc(HAIR_MARGIN, atlas)) == 0)
+    skin = seen & (skin_weight(model, atlas) > 0.5)
+    if not (lips.any() and skin.any()) or seen[inside].mean() < OPEN:
+        return texture
+    soft = cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 730)
+    log, luminance = log_albedo(soft), soft @ LUMA
+    red = log[..., 0] - log[..., 1]
+    white = (near | inside) & (red < np.median(red[skin]) - LESS_RED) & (luminance > np.median(luminance[lips]))
+    teeth = cv2.dilate(np.uint8(_connected(white, white & inside)), _disc(TEETH_MARGIN, atlas)) > 0
+    gone = inside | (near & teeth)
+    validity = np.where(gone, 0, texture.validity).astype(np.float32)
+    filled = fill(texture.rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST)
+    return Texture(np.where(gone[..., None], filled, texture.rgb), validity)
 
 
 def without_reflections(model, texture, atlas):

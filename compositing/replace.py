@@ -132,7 +132,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         check_faces(source, detector, pairs, span)
     things = OcclusionDetector() if occlusion == "auto" else None
     with timer("target"):
-        people = [_person(model, detector, pair, target_face, things, work, engine, remarks) for pair in pairs]
+        people = [_person(model, detector, pair, target_face, things, work, engine, remarks,
+                          open_mouth=not isinstance(method, GanTransfer)) for pair in pairs]
     tracks, hashes = [], [digest for _, digest in people]
     for pair in pairs:
         with timer("track"):
@@ -214,7 +215,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     return report
 
 
-def _person(model, detector, pair, target_face, things, work, engine, remarks):
+def _person(model, detector, pair, target_face, things, work, engine, remarks, open_mouth):
     """The TargetFace of a Pair, and its photo's SHA-256 or what it is; adds to `remarks`."""
     if pair.virtual is not None:
         return virtual_face(model, pair.virtual), f"virtual face, seed {pair.virtual}"
@@ -224,7 +225,7 @@ def _person(model, detector, pair, target_face, things, work, engine, remarks):
     if count > 1:
         remarks.append(f"{pair.target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                        "counted from the left")
-    return target_from_photo(model, image, fit, things=things), digest
+    return target_from_photo(model, image, fit, things=things, open_mouth=open_mouth), digest
 
 
 def _compositor(model, source, track, person, method, detector, things, timer, **options):

@@ -10,6 +10,7 @@ from compositing.complexion import (
     evenly_coloured,
     evenly_lit,
     evenly_shaded,
+    with_shut_mouth,
     without_background,
     without_hair,
     without_reflections,
@@ -39,7 +40,7 @@ class TargetFace:
     texture: Texture
 
 
-def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
+def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_mouth=False):
     """The person in a fitted photo.
 
     Parameters
@@ -49,6 +50,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     size : int, texels per side
     things : optional compositing.occlusion.OcclusionDetector: what it finds before the face, glasses and hands, is
         left out
+    open_mouth : bool, keep what a smile shows of the mouth's inside
 
     Returns
     -------
@@ -58,8 +60,8 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None):
     lifter, free = Lifter(model, size), things and _free(model, image, track, things, glasses)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
     texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
-    steps = [without_background, without_hair, without_shine, evenly_lit, evenly_coloured, evenly_shaded, with_pores]
-    for better in [without_reflections, *steps] if glasses else steps:
+    steps = [without_reflections] * glasses + [without_background, without_hair] + [with_shut_mouth] * (not open_mouth)
+    for better in [*steps, without_shine, evenly_lit, evenly_coloured, evenly_shaded, with_pores]:
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)
 

@@ -23,6 +23,7 @@ from compositing.complexion import (
     skin_colour,
     suited_to,
     usual_spread,
+    with_shut_mouth,
     without_background,
     without_hair,
     without_reflections,
@@ -30,7 +31,7 @@ from compositing.complexion import (
 )
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
-from fitting.texture import albedo_texture, region_texture, skin_weight, weight_texture
+from fitting.texture import albedo_texture, bare_lips, region_texture, skin_weight, weight_texture
 
 SIZE, LARGE = 256, 512
 
@@ -316,6 +317,29 @@ def test_a_fringe_down_to_the_lids_goes_with_the_brows_under_it(model, chart):
     core = cv2.erode(fringe.astype(np.uint8), np.ones((5, 5))) > 0
     assert np.quantile(out.validity[core], 0.9) < 0.1
     assert np.quantile(out.rgb[core].mean(axis=1), 0.05) > 0.5 * clean.rgb.mean(axis=2).max()
+
+
+def test_a_smile_is_shut_and_its_teeth_on_the_lips_go(model, chart):
+    mean = albedo_texture(model, None, chart)
+    inside = region_texture(model, "mouth_interior", chart) > 0.5
+    lips = weight_texture(model, bare_lips(model), chart) > 0.6
+    wider = lambda k: cv2.dilate(np.uint8(inside), np.ones((k, k))) > 0
+    above = (np.arange(LARGE) < np.nonzero(inside)[0].mean())[:, None]
+    bitten, gloss = wider(9) & ~inside & above, np.zeros_like(inside)
+    row, column = (int(np.median(k)) for k in np.nonzero(lips & ~above & ~wider(13)))
+    gloss[row - 1:row + 2, column - 4:column + 5] = True
+    gloss &= lips
+    rgb = mean.copy()
+    rgb[inside | bitten], rgb[gloss] = 0.9, 0.85
+    smile = Texture(rgb, np.ones((LARGE, LARGE), np.float32))
+    out = with_shut_mouth(model, smile, chart)
+    assert bitten.sum() > 100 and gloss.any()
+    for gone in (bitten, inside):
+        assert np.abs(out.rgb - mean)[gone].mean() < 0.05 and out.validity[gone].max() == 0
+    for kept in (gloss, ~wider(31)):
+        np.testing.assert_array_equal(out.rgb[kept], rgb[kept])
+    shut = Texture(rgb, np.float32(~inside))
+    assert with_shut_mouth(model, shut, chart) is shut
 
 
 @pytest.mark.parametrize("albedo", [0.15, 0.6])
