@@ -1,8 +1,7 @@
 """A photo's skin, made ready to be lit by another light on another head.
 
-What falls into the forehead, what shines or is mirrored in glasses, and what only the photo's light makes uneven would
-stay where it is: hair goes, as does a rim of background, shine and reflections are dimmed, and the two halves of a face
-are as bright as each other.
+What shines and what only the photo's light makes uneven would stay where it is: shine is dimmed, the two halves of a
+face are as bright as each other, and what is left of hard light is drawn in to what skins have.
 Colour varies from place to place in every skin, the more the darker it is: in ratios, the spread about the median
 colour halves while brightness grows by e^0.5, among the 63 people of the London set, and in one of twenty it is a third
 as large again. More than that is light of several colours, and the more there is of that, the nearer is all of it drawn
@@ -18,28 +17,8 @@ import numpy as np
 
 from facemodel.atlas import build_atlas
 from fitting.lift import BRIGHTEST, Texture
-from fitting.texture import albedo_texture, bare_lips, fill, log_albedo, region_texture, skin_weight, weight_texture
+from fitting.texture import albedo_texture, bare_lips, log_albedo, region_texture, skin_weight, weight_texture
 
-HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
-STRAND = 0.014               # half a strand's width at most, of the chart's side
-STRAND_DEPTH = 0.05, 0.12    # by how much strands are darker: near other hair, and anywhere
-UNEVEN = 0.06                # how deep nine in ten dips as narrow as strands are, in most skin between brows and mouth
-MOST_UNEVEN = 2.0            # times that; with more, hair lies there, too
-NEAR_HAIR = 0.06             # of the chart's side
-HAIR_MARGIN = 0.012          # of the chart's side: what lies in the hair's shadow
-BROW_MARGIN = 3.0            # mm
-FRINGE, FRINGE_HALF = 0.7, 0.3   # share of the forehead, and of what is around a brow: with more, it is hidden
-BESIDE = 10.0                # mm below the eyes, down to which hair is followed beside them
-OUTER_BROW = 0.6             # of the way from the face's middle to a brow's tail: outside, hair may hang over the brow
-CORNER_MARGIN = 4.0          # mm beside the eyes' corners, from which on strands are followed down to the nose's base
-OTHER_COLOUR, OTHER_SKIN = 0.13, 1.6     # log colour's least distance from the skin's; and over nine in ten of its own
-HARDLY_DARKER = 0.95         # of the skin's median luminance: hair of another colour is darker than that
-BRIDGED = 0.02               # of the chart's side: brows interrupt a strand
-BACKGROUND = 1.5             # of the skin's median luminance: brighter is background, at the outline
-OUTLINE = 0.04               # of the chart's side, from where nothing is seen inwards
-TEETH_REACH, TEETH_MARGIN = 0.03, 0.005  # of the chart's side, from the mouth's inside, and around teeth
-OPEN, LESS_RED = 0.1, 0.08   # share of the mouth that a smile shows; of log redness less than skin's
-LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
 MATT, SHINIEST = 1.15, 1.45  # likewise: what is left alone, and the brightest that is left
@@ -63,14 +42,13 @@ AROUND = 0.02                # of the chart's side, from which brows, lips and e
 BELOW_NOSE = 6.0             # mm below the nose's base over which a beard begins
 
 
-def without_hair(model, texture, atlas):
-    """A neutral texture whose forehead and temples are bare: hair there would stay on another head's forehead.
+def without_shine(model, texture, atlas):
+    """A neutral texture whose highlights are no stronger than those of matt skin.
 
-    Above and beside the brows what is much darker than the face's skin counts as hair, or a hat, as do narrow upright
-    strands that are darker than what lies beside them (folds lie across), and their surroundings for the light they
-    take, and what hangs down from it over brows, lids and beside the eyes. How much darker is measured by how uneven
-    the skin is below the brows: dark skin that shines is twice as uneven as pale skin. Dots are no hair. What is hair
-    is filled like what the photo does not show.
+    Shine is light off the skin's surface. It adds to what the skin's colour gives back, so that beside dark skin it is
+    twice as bright, and a texture that is lit again multiplies it: metal. Where skin is brighter than the darker skin
+    around it (a grey opening) by more than MATT, the rest is scaled down so that all but a thousandth of the skin stays
+    below SHINIEST. That is done to skins beyond SHINY, wholly from its second value on.
 
     Parameters
     ----------
@@ -79,215 +57,7 @@ def without_hair(model, texture, atlas):
 
     Returns
     -------
-    fitting.lift.Texture, validity 0 where hair was
-    """
-    forehead, skin = forehead_and_temples(model, atlas), skin_weight(model, atlas)
-    luminance, seen = texture.rgb.mean(axis=2), texture.validity > 0.5
-    reference = luminance[seen & (skin > 0.5) & (forehead < 0.1)]
-    if not reference.size:
-        return texture
-    step = atlas.size / 1024
-    soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
-    width = STRAND * atlas.size
-    depth = _dips(soft, width)
-    below = seen & (_between(model, atlas) * skin > 0.5) & (forehead < 0.1)
-    uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
-    dark = soft < HAIR ** uneven
-    sure = (dark | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
-    _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
-    dots = (found[:, cv2.CC_STAT_AREA] < width ** 2) & (found[:, cv2.CC_STAT_HEIGHT] < 2 * width)
-    sure = (sure & ~dots[label]).astype(np.float32)
-    maybe = (cv2.dilate(sure, _disc(NEAR_HAIR, atlas)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
-    hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, _disc(2 * HAIR_MARGIN, atlas))
-    over = _under_forehead(model, atlas, forehead > 0.5, dark, hair > 0.5, seen)
-    hanging = np.float32(_connected(dark & ((forehead > 0.5) | (over > 0.5)), hair > 0.5) * (over > 0.5))
-    wider = lambda found: cv2.dilate(np.float32(found), _disc(HAIR_MARGIN, atlas))
-    hair, where = wider(np.maximum(hair, hanging)), np.maximum(forehead, wider(hanging) * over)
-    beside = wider(_strands_beside(model, texture, atlas, soft, hair * where > 0.5))
-    return _filled(model, texture, atlas, np.maximum(hair, beside), np.maximum(where, beside))
-
-
-def _strands_beside(model, texture, atlas, soft, hair):
-    """Hair that hangs down beside the eyes and over the cheeks, of any colour, from what was found: (S, S) bool.
-
-    There it need not be dark: it is of another colour than skin, and darker if by little, or narrow and darker than
-    what lies beside it.
-
-    soft : (S, S) float32, luminance over the skin's
-    hair : (S, S) bool
-    """
-    if not hair.any():
-        return hair
-    aside, down = np.abs(model.mean[:, 0]), model.mean[:, 1]
-    corner, nose = aside[model.landmarks[[36, 45]]].mean(), down[model.landmarks[33]]
-    skin = model.regions["face"] * (1 - np.maximum(model.regions["eyes"], model.regions["eyelids"]))
-    skin = skin * (model.regions["eyebrows"] < 0.05) * (aside > corner + CORNER_MARGIN) * (down < nose)
-    log = log_albedo(cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 512))
-    tint = log - log.mean(axis=2, keepdims=True)
-    reference = (texture.validity * skin_weight(model, atlas) > 0.5) & (forehead_and_temples(model, atlas) < 0.1)
-    away = np.linalg.norm(tint - np.median(tint[reference], axis=0), axis=2)
-    other = away > max(OTHER_COLOUR, OTHER_SKIN * float(np.quantile(away[reference], 0.9)))
-    strand = (soft < HAIR) | (other & (soft < HARDLY_DARKER)) | (_dips(soft, STRAND * atlas.size) > STRAND_DEPTH[1])
-    strand &= (weight_texture(model, np.float32(skin), atlas) > 0.5) & (texture.validity > 0.15)
-    reach = cv2.dilate(np.uint8(hair), _disc(BRIDGED, atlas)) > 0
-    return _connected(strand, strand & reach)
-
-
-def _dips(soft, width):
-    """By how much what is narrower than 2 `width` + 1 texels across is darker than what lies beside it: (S, S)."""
-    return cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, np.ones((1, 2 * round(width) + 1), np.uint8))
-
-
-def _disc(radius, atlas):
-    """Kernel of a radius in shares of the chart's side."""
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
-
-
-def _filled(model, texture, atlas, gone, where=1.0):
-    """A texture that is filled, where the photo does not show the skin, with what is around, and validity 0 there.
-
-    gone, where : (S, S) float32 in [0, 1]; the first is softened, the second bounds that
-    """
-    gone = cv2.GaussianBlur(gone, (0, 0), HAIR_MARGIN * atlas.size / 2) * where
-    if gone.max() < 0.5:
-        return texture
-    validity = texture.validity * (1 - np.clip(2 * gone, 0, 1))
-    fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has in it what goes
-    return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
-
-
-def without_background(model, texture, atlas):
-    """A neutral texture without what bright background the outline of the cheeks and the jaw has caught.
-
-    Where the fitted head is a little wider than the one in the photo, a rim of the texture is wall, sky or collar; a
-    bright line at the jaw is what is seen of it. Below the eyes what is connected to where nothing is seen, no further
-    away than OUTLINE, and brighter than BACKGROUND of the skin, is filled like what the photo does not show. Parameters
-    and result as of without_hair.
-    """
-    unseen, inside = texture.validity < 0.15, texture.validity * skin_weight(model, atlas) > 0.5
-    if not inside.any():
-        return texture
-    edge = np.zeros_like(unseen)
-    edge[[0, -1]] = edge[:, [0, -1]] = True
-    outside = _connected(unseen, edge & unseen)                 # and not the inside of the mouth
-    near = cv2.dilate(np.uint8(outside), _disc(OUTLINE, atlas)) > 0
-    eyes, lips = model.mean[model.landmarks[[36, 45]], 1].mean(), region_texture(model, "lips", atlas)
-    near &= (weight_texture(model, np.float32(model.mean[:, 1] > eyes), atlas) > 0.5) & (lips < 0.1) & ~outside
-    luminance = texture.rgb.mean(axis=2)
-    soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512)
-    caught = _connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
-    return _filled(model, texture, atlas, cv2.dilate(np.float32(caught), _disc(HAIR_MARGIN, atlas)))
-
-
-def with_shut_mouth(model, texture, atlas):
-    """A neutral texture without the inside of the mouth and the teeth that a smile shows.
-
-    Inside the mouth the source is drawn; where it shows nothing, a smile's teeth would be a white line between shut
-    lips. Some are on the chart's lips: what is bright, less red than skin, and connected to such inside. All that is
-    filled like what the photo does not show. Parameters and result as of without_hair.
-    """
-    inside = region_texture(model, "mouth_interior", atlas) > 0.5
-    near = (cv2.dilate(np.uint8(inside), _disc(TEETH_REACH, atlas)) > 0) & ~inside
-    seen, lips = texture.validity > 0.5, weight_texture(model, bare_lips(model), atlas) > 0.6
-    lips &= seen & (cv2.dilate(np.uint8(inside), _disc(HAIR_MARGIN, atlas)) == 0)
-    skin = seen & (skin_weight(model, atlas) > 0.5)
-    if not (lips.any() and skin.any()) or seen[inside].mean() < OPEN:
-        return texture
-    soft = cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 730)
-    log, luminance = log_albedo(soft), soft @ LUMA
-    red = log[..., 0] - log[..., 1]
-    white = (near | inside) & (red < np.median(red[skin]) - LESS_RED) & (luminance > np.median(luminance[lips]))
-    teeth = cv2.dilate(np.uint8(_connected(white, white & inside)), _disc(TEETH_MARGIN, atlas)) > 0
-    gone = inside | (near & teeth)
-    validity = np.where(gone, 0, texture.validity).astype(np.float32)
-    filled = fill(texture.rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST)
-    return Texture(np.where(gone[..., None], filled, texture.rgb), validity)
-
-
-def without_reflections(model, texture, atlas):
-    """A neutral texture, of a photo with glasses, without what their lenses mirror on the skin around the eyes.
-
-    There what is brighter than elsewhere, next to the mean face, is brought down to MIRRORED, and takes the tint of the
-    skin instead of the light's. Parameters and result as of without_shine.
-    """
-    middle = [model.mean[model.landmarks[k:k + 6]].mean(axis=0) for k in (36, 42)]
-    distance = np.min([np.linalg.norm(model.mean - m, axis=1) for m in middle], axis=0)
-    inside = np.clip((LENS - distance) / 4, 0, 1) * (1 - model.regions["eyes"]) * (1 - model.regions["eyebrows"])
-    behind = weight_texture(model, inside, atlas)
-    log = log_albedo(texture.rgb)
-    away = log.mean(axis=2) - log_albedo(albedo_texture(model, None, atlas)).mean(axis=2)
-    seen = (texture.validity * skin_weight(model, atlas) > 0.5) & (behind == 0)
-    if not seen.any():
-        return texture
-    away = cv2.GaussianBlur(away, (0, 0), PORES * atlas.size / 2) - np.median(away[seen])
-    excess = (behind * np.maximum(away - MIRRORED, 0))[..., None]
-    tint = log - log.mean(axis=2, keepdims=True)
-    log = log - excess + np.minimum(excess / MIRRORED, 1) * (np.median(tint[seen], axis=0) - tint)
-    rgb = np.where(excess > 0, np.exp(log), texture.rgb)
-    return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
-
-
-def forehead_and_temples(model, atlas):
-    """The forehead above the brows, and the temples beside them down to the eyes: (S, S) float32 in [0, 1]."""
-    brows, aside, down = model.regions["eyebrows"] > 0.5, np.abs(model.mean[:, 0]), model.mean[:, 1]
-    top, tail, eyes = down[brows].min() - BROW_MARGIN, aside[brows].max(), down[model.landmarks[[36, 45]]].mean()
-    fade = lambda distance: np.clip(distance / 4, 0, 1)
-    above, beside = fade(top - down), fade(aside - tail) * fade(eyes - down)
-    weight = model.regions["face"] * np.maximum(above, beside) * (model.regions["eyebrows"] < 0.05)
-    return weight_texture(model, weight, atlas)
-
-
-def _under_forehead(model, atlas, forehead, dark, hair, seen):
-    """Where hair hangs down from the forehead, over the eyes and beside them: (S, S) float32 in [0, 1].
-
-    On the brows dark is a brow, unless most of the forehead is hidden, or, for the outer part of one, the skin around.
-
-    forehead, dark, hair, seen : (S, S) bool, where hair was looked for, may be, was found, and what the photo shows
-    """
-    brows, aside, down = model.regions["eyebrows"], np.abs(model.mean[:, 0]), model.mean[:, 1]
-    tail, eyes = aside[brows > 0.5].max(), down[model.landmarks[[36, 45]]].mean()
-    fade = lambda distance: np.clip(distance / 4, 0, 1)
-    free = model.regions["face"] * (1 - np.maximum(model.regions["eyes"], model.regions["eyelids"]))
-    above, beside = free * fade(eyes - down), free * fade(aside - tail) * fade(eyes + BESIDE - down)
-    outer, brow = above * fade(aside - OUTER_BROW * tail), (brows > 0.05).astype(np.float32)
-    around = (outer > 0.5) & (aside < tail) & (brows < 0.01)
-    above, beside, outer, brow, around = (weight_texture(model, np.float32(w), atlas)
-                                          for w in (above, beside, outer, brow, around))
-    over = np.maximum(above, beside) * (1 - brow)
-    if (inside := seen & forehead).any() and hair[inside].mean() > FRINGE:
-        return np.maximum(over, above)
-    reached = _connected(dark & (forehead | (over > 0.5)), hair)
-    for half in (np.s_[:, :atlas.size // 2], np.s_[:, atlas.size // 2:]):
-        inside = (seen & (around > 0.5))[half]
-        if inside.any() and reached[half][inside].mean() > FRINGE_HALF:
-            over[half] = np.maximum(over, outer)[half]
-    return over
-
-
-def _connected(inside, seeds):
-    """What of a mask (h, w) bool is connected to where `seeds` (h, w) bool are."""
-    _, label = cv2.connectedComponents((inside | seeds).astype(np.uint8), connectivity=4)
-    reached = np.zeros(label.max() + 1, bool)
-    reached[label[seeds]] = True
-    reached[0] = False
-    return reached[label] & inside
-
-
-def _between(model, atlas):
-    """From the brows down to the nose's base, where hardly anyone has hair on the skin: (S, S) float32 in [0, 1]."""
-    nose, brows = model.mean[model.landmarks[33], 1], model.mean[model.regions["eyebrows"] > 0.5, 1].max()
-    inside = (model.mean[:, 1] > brows) & (model.mean[:, 1] < nose)
-    return weight_texture(model, inside.astype(np.float32), atlas)
-
-
-def without_shine(model, texture, atlas):
-    """A neutral texture whose highlights are no stronger than those of matt skin.
-
-    Shine is light off the skin's surface. It adds to what the skin's colour gives back, so that beside dark skin it is
-    twice as bright, and a texture that is lit again multiplies it: metal. Where skin is brighter than the darker skin
-    around it (a grey opening) by more than MATT, the rest is scaled down so that all but a thousandth of the skin stays
-    below SHINIEST. That is done to skins beyond SHINY, wholly from its second value on. Parameters and result as of
-    without_hair, with the validity as it was.
+    fitting.lift.Texture, of the same validity
     """
     skin, luminance = skin_weight(model, atlas), texture.rgb.mean(axis=2)
     step = max(1, atlas.size // 256)

@@ -6,16 +6,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from compositing.complexion import (
-    evenly_coloured,
-    evenly_lit,
-    evenly_shaded,
-    with_shut_mouth,
-    without_background,
-    without_hair,
-    without_reflections,
-    without_shine,
-)
+from compositing.bare_face import with_shut_mouth, without_background, without_hair, without_reflections
+from compositing.complexion import evenly_coloured, evenly_lit, evenly_shaded, without_shine
 from compositing.occlusion import Occlusion, least, wears_glasses
 from compositing.pores import with_pores
 from fitting.detection import eye_distance

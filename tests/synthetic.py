@@ -3,16 +3,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from facemodel.atlas import build_atlas
 from facemodel.camera import axis_angle, project, rotation_matrix, to_camera
 from facemodel.light import ambient_light, shade
 from facemodel.rasterizer import interpolate
+from fitting.lift import Texture
 from fitting.parameters import Frame, Shared
 from fitting.solver import slide_jaw
-from fitting.texture import pose
+from fitting.texture import pose, region_texture
 from fitting.trackfile import Track
 from fitting.views import make_view
 
 SIZE = 512
+LARGE = 512                  # of a drawn texture
 
 
 def known_face(model, seed, size=SIZE):
@@ -70,3 +73,11 @@ def true_landmarks(model, shared, frame, size=SIZE):
     marks = slide_jaw(model, vertices, shared, frame, view)
     moved = to_camera(vertices[marks.vertices], frame.rotation, frame.translation)
     return project(moved, shared.focal, np.array([size / 2, size / 2]))
+
+
+def drawn(model, skin=0.6):
+    """A neutral texture of one skin colour with dark brows, LARGE texels per side: fitting.lift.Texture."""
+    rgb = np.full((LARGE, LARGE, 3), skin, np.float32) * np.float32([1, 0.8, 0.7])
+    brows = region_texture(model, "eyebrows", build_atlas(model, LARGE)) > 0.3
+    rgb[brows] *= 0.3
+    return Texture(rgb, np.ones((LARGE, LARGE), np.float32))
