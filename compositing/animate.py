@@ -160,9 +160,6 @@ class Animator:
             for frame in frames:
                 t = frame.index
                 usable = t < len(self._track) and self._track.status[t] == "ok"
-                if usable:
-                    with self._timer("decode"):
-                        frame.rgb                           # noqa: B018  computed on first use
                 for done in line.push((frame, t if usable else None)):
                     yield self._drawn(*done)
             for done in line.drain():
@@ -171,7 +168,11 @@ class Animator:
     def _lift(self, item):
         """First: the source's texture. item : (frame, its number in the track or None where it is not usable)"""
         frame, t = item
-        return frame, t, None if t is None else self._textures.lift(frame.rgb, t)
+        if t is None:
+            return frame, t, None
+        with self._timer("decode"):
+            rgb = frame.rgb
+        return frame, t, self._textures.lift(rgb, t)
 
     def _infer(self, item):
         """Second: the photo's texture."""

@@ -113,15 +113,17 @@ class Compositor:
 
     def flush(self):
         """Yields the frames that still wait."""
-        for item in self._line.drain():
-            yield from self._take(item)
-        yield from self._finish(self._labeller.flush())
+        yield from self._emptied(self._labeller.flush)
 
     def settle(self):
         """Yields the frames that still wait; the next frame continues them. Then `state` can be taken."""
+        yield from self._emptied(self._labeller.settle)
+
+    def _emptied(self, end):
+        """Yields the frames that still wait; `end` of the labeller gives the last of them."""
         for item in self._line.drain():
             yield from self._take(item)
-        yield from self._finish(self._labeller.settle())
+        yield from self._finish(end())
 
     def close(self):
         """Gives up the frames that still wait; afterwards nothing of them is looked at any more."""
