@@ -37,10 +37,10 @@ from texgan.split import TEST, VALIDATION
 from texgan.stage import load_stage
 
 BATCH, TURNED = 64, 0.38                         # examples of a step, and the share of turned photos among them
-RATE, RATE_AGAIN = 2e-3, 1e-3                    # highest learning rates, from scratch and from trained weights
+RATE, RATE_AGAIN = 2e-3, 7e-4                    # highest learning rates, from scratch and from trained weights
 WARMING = 0.08                                   # share of the steps until it is reached
 DISTANCE_FIRST = 0.1                             # share of the steps in which the likelihood takes over from distance
-HEADS, TURNS = 2.0, 60.0                         # weights of the heads' and turns' mean squared errors
+HEADS, TURNS = 2.0, 150.0                        # weights of the heads' and turns' mean squared errors
 AVERAGE = 0.998                                  # of the moving average of the weights
 HELD_OUT = 30                                    # rendered people on whom the error is reported
 EVERY = 250                                      # steps between reports
