@@ -68,15 +68,16 @@ def without_hair(model, texture, atlas):
     sure = (dark | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
     _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
     dots = (found[:, cv2.CC_STAT_AREA] < width ** 2) & (found[:, cv2.CC_STAT_HEIGHT] < 2 * width)
-    sure = (sure & ~dots[label]).astype(np.float32)
-    maybe = (cv2.dilate(sure, _disc(NEAR_HAIR, atlas)) > 0) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5)
-    hair = cv2.morphologyEx(np.maximum(sure, maybe.astype(np.float32)), cv2.MORPH_CLOSE, _disc(2 * HAIR_MARGIN, atlas))
-    over = _under_forehead(model, atlas, forehead > 0.5, dark, hair > 0.5, seen)
-    hanging = np.float32(_connected(dark & ((forehead > 0.5) | (over > 0.5)), hair > 0.5) * (over > 0.5))
-    wider = lambda found: cv2.dilate(np.float32(found), _disc(HAIR_MARGIN, atlas))
-    hair, where = wider(np.maximum(hair, hanging)), np.maximum(forehead, wider(hanging) * over)
-    beside = wider(_strands_beside(model, texture, atlas, soft, hair * where > 0.5))
-    return _filled(model, texture, atlas, np.maximum(hair, beside), np.maximum(where, beside))
+    sure &= ~dots[label]
+    hair = sure | (_grown(sure, NEAR_HAIR, atlas) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5))
+    hair = ~_grown(~_grown(hair, 2 * HAIR_MARGIN, atlas), 2 * HAIR_MARGIN, atlas)           # with what it encloses
+    over = _under_forehead(model, atlas, forehead > 0.5, dark, hair, seen)
+    hanging = _connected(dark & ((forehead > 0.5) | (over > 0.5)), hair) & (over > 0.5)
+    hair = _grown(hair | hanging, HAIR_MARGIN, atlas)
+    where = np.maximum(forehead, _grown(hanging, HAIR_MARGIN, atlas) * over)
+    beside = _strands_beside(model, texture, atlas, soft, hair & (where > 0.5))
+    beside = _grown(beside, HAIR_MARGIN, atlas)
+    return _filled(model, texture, atlas, hair | beside, np.maximum(where, beside))
 
 
 def _strands_beside(model, texture, atlas, soft, hair):
@@ -101,8 +102,7 @@ def _strands_beside(model, texture, atlas, soft, hair):
     other = away > max(OTHER_COLOUR, OTHER_SKIN * float(np.quantile(away[reference], 0.9)))
     strand = (soft < HAIR) | (other & (soft < HARDLY_DARKER)) | (_dips(soft, STRAND * atlas.size) > STRAND_DEPTH[1])
     strand &= (weight_texture(model, np.float32(skin), atlas) > 0.5) & (texture.validity > 0.15)
-    reach = cv2.dilate(np.uint8(hair), _disc(BRIDGED, atlas)) > 0
-    return _connected(strand, strand & reach)
+    return _connected(strand, strand & _grown(hair, BRIDGED, atlas))
 
 
 def _under_forehead(model, atlas, forehead, dark, hair, seen):
@@ -163,13 +163,13 @@ def without_background(model, texture, atlas):
     edge = np.zeros_like(unseen)
     edge[[0, -1]] = edge[:, [0, -1]] = True
     outside = _connected(unseen, edge & unseen)                 # and not the inside of the mouth
-    near = cv2.dilate(np.uint8(outside), _disc(OUTLINE, atlas)) > 0
+    near = _grown(outside, OUTLINE, atlas)
     eyes, lips = model.mean[model.landmarks[[36, 45]], 1].mean(), region_texture(model, "lips", atlas)
     near &= (weight_texture(model, np.float32(model.mean[:, 1] > eyes), atlas) > 0.5) & (lips < 0.1) & ~outside
     luminance = texture.rgb.mean(axis=2)
     soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512)
     caught = _connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
-    return _filled(model, texture, atlas, cv2.dilate(np.float32(caught), _disc(HAIR_MARGIN, atlas)))
+    return _filled(model, texture, atlas, _grown(caught, HAIR_MARGIN, atlas))
 
 
 def with_shut_mouth(model, texture, atlas):
@@ -180,9 +180,9 @@ def with_shut_mouth(model, texture, atlas):
     filled like what the photo does not show. Parameters and result as of without_hair.
     """
     inside = region_texture(model, "mouth_interior", atlas) > 0.5
-    near = (cv2.dilate(np.uint8(inside), _disc(TEETH_REACH, atlas)) > 0) & ~inside
+    near = _grown(inside, TEETH_REACH, atlas) & ~inside
     seen, lips = texture.validity > 0.5, weight_texture(model, bare_lips(model), atlas) > 0.6
-    lips &= seen & (cv2.dilate(np.uint8(inside), _disc(HAIR_MARGIN, atlas)) == 0)
+    lips &= seen & ~_grown(inside, HAIR_MARGIN, atlas)
     skin = seen & (skin_weight(model, atlas) > 0.5)
     if not (lips.any() and skin.any()) or seen[inside].mean() < OPEN:
         return texture
@@ -190,7 +190,7 @@ def with_shut_mouth(model, texture, atlas):
     log, luminance = log_albedo(soft), soft @ LUMA
     red = log[..., 0] - log[..., 1]
     white = (near | inside) & (red < np.median(red[skin]) - LESS_RED) & (luminance > np.median(luminance[lips]))
-    teeth = cv2.dilate(np.uint8(_connected(white, white & inside)), _disc(TEETH_MARGIN, atlas)) > 0
+    teeth = _grown(_connected(white, white & inside), TEETH_MARGIN, atlas)
     gone = inside | (near & teeth)
     validity = np.where(gone, 0, texture.validity).astype(np.float32)
     filled = fill(texture.rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST)
@@ -223,9 +223,10 @@ def without_reflections(model, texture, atlas):
 def _filled(model, texture, atlas, gone, where=1.0):
     """A texture that is filled, where the photo does not show the skin, with what is around, and validity 0 there.
 
-    gone, where : (S, S) float32 in [0, 1]; the first is softened, the second bounds that
+    gone : (S, S) bool; its edge is softened
+    where : (S, S) float32 in [0, 1], what bounds that
     """
-    gone = cv2.GaussianBlur(gone, (0, 0), HAIR_MARGIN * atlas.size / 2) * where
+    gone = cv2.GaussianBlur(np.float32(gone), (0, 0), HAIR_MARGIN * atlas.size / 2) * where
     if gone.max() < 0.5:
         return texture
     validity = texture.validity * (1 - np.clip(2 * gone, 0, 1))
@@ -247,6 +248,8 @@ def _dips(soft, width):
     return cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, np.ones((1, 2 * round(width) + 1), np.uint8))
 
 
-def _disc(radius, atlas):
-    """Kernel of a radius in shares of the chart's side."""
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius * atlas.size) + 1,) * 2)
+def _grown(mask, radius, atlas):
+    """What is within a radius, in shares of the chart's side, of a mask (S, S) bool."""
+    if not mask.any():
+        return mask
+    return cv2.distanceTransform(np.uint8(~mask), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= round(radius * atlas.size)

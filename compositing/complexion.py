@@ -89,10 +89,12 @@ def evenly_lit(model, texture, atlas):
     """
     seen = texture.validity * skin_weight(model, atlas)
     both = np.minimum(seen, seen[:, ::-1])
-    log = log_albedo(texture.rgb)
-    broad = lambda a: cv2.GaussianBlur(a, (0, 0), HALVES_WIDTH * atlas.size)
+    log, step = log_albedo(texture.rgb), max(1, atlas.size // 256)
+    small = lambda a: cv2.resize(a, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+    broad = lambda a: cv2.GaussianBlur(small(a), (0, 0), HALVES_WIDTH * atlas.size / step)
     away = broad((log - log[:, ::-1]) * both[..., None]) / (2 * broad(both) + 0.04)[..., None]
     away = np.sign(away) * np.maximum(np.abs(away) - HALVES_DIFFER, 0)
+    away = cv2.resize(away, both.shape, interpolation=cv2.INTER_LINEAR)
     face = region_texture(model, "face", atlas)[..., None]
     return Texture((texture.rgb * np.exp(-face * away)).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
