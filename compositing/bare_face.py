@@ -55,13 +55,12 @@ def without_hair(model, texture, atlas):
     """
     forehead, skin = forehead_and_temples(model, atlas), skin_weight(model, atlas)
     luminance, seen = texture.rgb.mean(axis=2), texture.validity > 0.5
-    reference = luminance[seen & (skin > 0.5) & (forehead < 0.1)]
-    if not reference.size:
+    reference = seen & (skin > 0.5) & (forehead < 0.1)
+    if not reference.any():
         return texture
-    step = atlas.size / 1024
-    soft = cv2.GaussianBlur(luminance, (0, 0), 2 * step) / np.median(reference)
+    soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512) / np.median(luminance[reference])
     width = STRAND * atlas.size
-    depth = _dips(soft, width)
+    depth = cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, np.ones((1, 2 * round(width) + 1), np.uint8))
     below = seen & (_between(model, atlas) * skin > 0.5) & (forehead < 0.1)
     uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
     dark = soft < HAIR ** uneven
@@ -75,19 +74,20 @@ def without_hair(model, texture, atlas):
     hanging = _connected(dark & ((forehead > 0.5) | (over > 0.5)), hair) & (over > 0.5)
     hair = _grown(hair | hanging, HAIR_MARGIN, atlas)
     where = np.maximum(forehead, _grown(hanging, HAIR_MARGIN, atlas) * over)
-    beside = _strands_beside(model, texture, atlas, soft, hair & (where > 0.5))
+    narrow = depth > uneven * STRAND_DEPTH[1]
+    beside = _strands_beside(model, texture, atlas, reference, soft, dark | narrow, hair & (where > 0.5))
     beside = _grown(beside, HAIR_MARGIN, atlas)
     return _filled(model, texture, atlas, hair | beside, np.maximum(where, beside))
 
 
-def _strands_beside(model, texture, atlas, soft, hair):
+def _strands_beside(model, texture, atlas, reference, soft, dark, hair):
     """Hair that hangs down beside the eyes and over the cheeks, of any colour, from what was found: (S, S) bool.
 
-    There it need not be dark: it is of another colour than skin, and darker if by little, or narrow and darker than
-    what lies beside it.
+    There it need not be dark: it is of another colour than skin, and darker if by little.
 
+    reference : (S, S) bool, skin without hair
     soft : (S, S) float32, luminance over the skin's
-    hair : (S, S) bool
+    dark, hair : (S, S) bool, dark as hair or strands are, and found
     """
     if not hair.any():
         return hair
@@ -97,10 +97,9 @@ def _strands_beside(model, texture, atlas, soft, hair):
     skin = skin * (model.regions["eyebrows"] < 0.05) * (aside > corner + CORNER_MARGIN) * (down < nose)
     log = log_albedo(cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 512))
     tint = log - log.mean(axis=2, keepdims=True)
-    reference = (texture.validity * skin_weight(model, atlas) > 0.5) & (forehead_and_temples(model, atlas) < 0.1)
     away = np.linalg.norm(tint - np.median(tint[reference], axis=0), axis=2)
     other = away > max(OTHER_COLOUR, OTHER_SKIN * float(np.quantile(away[reference], 0.9)))
-    strand = (soft < HAIR) | (other & (soft < HARDLY_DARKER)) | (_dips(soft, STRAND * atlas.size) > STRAND_DEPTH[1])
+    strand = dark | (other & (soft < HARDLY_DARKER))
     strand &= (weight_texture(model, np.float32(skin), atlas) > 0.5) & (texture.validity > 0.15)
     return _connected(strand, strand & _grown(hair, BRIDGED, atlas))
 
@@ -241,11 +240,6 @@ def _connected(inside, seeds):
     reached[label[seeds]] = True
     reached[0] = False
     return reached[label] & inside
-
-
-def _dips(soft, width):
-    """By how much what is narrower than 2 `width` + 1 texels across is darker than what lies beside it: (S, S)."""
-    return cv2.morphologyEx(soft, cv2.MORPH_BLACKHAT, np.ones((1, 2 * round(width) + 1), np.uint8))
 
 
 def _grown(mask, radius, atlas):
