@@ -180,7 +180,7 @@ class VideoReader:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield decoded frames; skip what can't be decoded and note it in `damage`."""
-        count, bad, partly, reason = 0, None, 0, ""
+        read, count, bad, partly, reason = 0, 0, None, 0, ""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -189,6 +189,7 @@ class VideoReader:
                 self.damage = f"{self.path} is damaged after {count} frames ({error.strerror}); the rest was not read"
                 yield from self._drain()
                 return
+            read += packet is not None and packet.size > 0
             try:
                 frames = packet.decode() if packet is not None else []
             except av.error.FFmpegError as error:
@@ -200,7 +201,9 @@ class VideoReader:
             count += len(frames)
             partly += sum(frame.is_corrupt for frame in frames)
             if packet is None or bad is not None or partly:
-                self.damage = self._damage(bad, count, partly, reason)
+                # at the end of a file that was cut off, a decoder with one thread fails, and one with more does not
+                cut_off = packet is None and bad == count and read < self._stream.frames
+                self.damage = None if cut_off else self._damage(bad, count, partly, reason)
             yield from frames
             if packet is None:
                 return
