@@ -9,9 +9,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from compositing.complexion import LUMA, PORES
+from compositing.complexion import PORES
+from compositing.ramps import ramp
 from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import albedo_texture, bare_lips, fill, log_albedo, region_texture, skin_weight, weight_texture
+from fitting.yuv import LUMINANCE
 
 HAIR = 0.72                  # of the skin's median luminance: darker is hair, on the forehead
 STRAND = 0.014               # half a strand's width at most, of the chart's side
@@ -42,16 +44,8 @@ def without_hair(model, texture, atlas):
     strands that are darker than what lies beside them (folds lie across), and their surroundings for the light they
     take, and what hangs down from it over brows, lids and beside the eyes. How much darker is measured by how uneven
     the skin is below the brows: dark skin that shines is twice as uneven as pale skin. Dots are no hair. What is hair
-    is filled like what the photo does not show.
-
-    Parameters
-    ----------
-    texture : fitting.lift.Texture of the model's chart
-    atlas : facemodel.atlas.Atlas of its size
-
-    Returns
-    -------
-    fitting.lift.Texture, validity 0 where hair was
+    is filled like what the photo does not show, and its validity is 0. Parameters and result as of
+    compositing.complexion.without_shine otherwise.
     """
     forehead, skin = forehead_and_temples(model, atlas), skin_weight(model, atlas)
     luminance, seen = texture.rgb.mean(axis=2), texture.validity > 0.5
@@ -64,7 +58,8 @@ def without_hair(model, texture, atlas):
     below = seen & (_between(model, atlas) * skin > 0.5) & (forehead < 0.1)
     uneven = np.clip(np.quantile(depth[below], 0.9) / UNEVEN, 1, MOST_UNEVEN) if below.any() else 1.0
     dark = soft < HAIR ** uneven
-    sure = (dark | (depth > uneven * STRAND_DEPTH[1])) & (forehead > 0.5)
+    dark_or_narrow = dark | (depth > uneven * STRAND_DEPTH[1])
+    sure = dark_or_narrow & (forehead > 0.5)
     _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
     dots = (found[:, cv2.CC_STAT_AREA] < width ** 2) & (found[:, cv2.CC_STAT_HEIGHT] < 2 * width)
     sure &= ~dots[label]
@@ -74,8 +69,7 @@ def without_hair(model, texture, atlas):
     hanging = _connected(dark & ((forehead > 0.5) | (over > 0.5)), hair) & (over > 0.5)
     hair = _grown(hair | hanging, HAIR_MARGIN, atlas)
     where = np.maximum(forehead, _grown(hanging, HAIR_MARGIN, atlas) * over)
-    narrow = depth > uneven * STRAND_DEPTH[1]
-    beside = _strands_beside(model, texture, atlas, reference, soft, dark | narrow, hair & (where > 0.5))
+    beside = _strands_beside(model, texture, atlas, reference, soft, dark_or_narrow, hair & (where > 0.5))
     beside = _grown(beside, HAIR_MARGIN, atlas)
     return _filled(model, texture, atlas, hair | beside, np.maximum(where, beside))
 
@@ -113,10 +107,9 @@ def _under_forehead(model, atlas, forehead, dark, hair, seen):
     """
     brows, aside, down = model.regions["eyebrows"], np.abs(model.mean[:, 0]), model.mean[:, 1]
     tail, eyes = aside[brows > 0.5].max(), down[model.landmarks[[36, 45]]].mean()
-    fade = lambda distance: np.clip(distance / 4, 0, 1)
     free = model.regions["face"] * (1 - np.maximum(model.regions["eyes"], model.regions["eyelids"]))
-    above, beside = free * fade(eyes - down), free * fade(aside - tail) * fade(eyes + BESIDE - down)
-    outer, brow = above * fade(aside - OUTER_BROW * tail), (brows > 0.05).astype(np.float32)
+    above, beside = free * _fade(eyes - down), free * _fade(aside - tail) * _fade(eyes + BESIDE - down)
+    outer, brow = above * _fade(aside - OUTER_BROW * tail), (brows > 0.05).astype(np.float32)
     around = (outer > 0.5) & (aside < tail) & (brows < 0.01)
     above, beside, outer, brow, around = (weight_texture(model, np.float32(w), atlas)
                                           for w in (above, beside, outer, brow, around))
@@ -135,8 +128,7 @@ def forehead_and_temples(model, atlas):
     """The forehead above the brows, and the temples beside them down to the eyes: (S, S) float32 in [0, 1]."""
     brows, aside, down = model.regions["eyebrows"] > 0.5, np.abs(model.mean[:, 0]), model.mean[:, 1]
     top, tail, eyes = down[brows].min() - BROW_MARGIN, aside[brows].max(), down[model.landmarks[[36, 45]]].mean()
-    fade = lambda distance: np.clip(distance / 4, 0, 1)
-    above, beside = fade(top - down), fade(aside - tail) * fade(eyes - down)
+    above, beside = _fade(top - down), _fade(aside - tail) * _fade(eyes - down)
     weight = model.regions["face"] * np.maximum(above, beside) * (model.regions["eyebrows"] < 0.05)
     return weight_texture(model, weight, atlas)
 
@@ -186,13 +178,13 @@ def with_shut_mouth(model, texture, atlas):
     if not (lips.any() and skin.any()) or seen[inside].mean() < OPEN:
         return texture
     soft = cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 730)
-    log, luminance = log_albedo(soft), soft @ LUMA
+    log, luminance = log_albedo(soft), soft @ LUMINANCE
     red = log[..., 0] - log[..., 1]
     white = (near | inside) & (red < np.median(red[skin]) - LESS_RED) & (luminance > np.median(luminance[lips]))
     teeth = _grown(_connected(white, white & inside), TEETH_MARGIN, atlas)
     gone = inside | (near & teeth)
     validity = np.where(gone, 0, texture.validity).astype(np.float32)
-    filled = fill(texture.rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST)
+    filled = _completed(model, texture.rgb, validity, atlas)
     return Texture(np.where(gone[..., None], filled, texture.rgb), validity)
 
 
@@ -200,11 +192,11 @@ def without_reflections(model, texture, atlas):
     """A neutral texture, of a photo with glasses, without what their lenses mirror on the skin around the eyes.
 
     There what is brighter than elsewhere, next to the mean face, is brought down to MIRRORED, and takes the tint of the
-    skin instead of the light's. Parameters and result as of without_hair, with the validity as it was.
+    skin instead of the light's. Parameters and result as of compositing.complexion.without_shine.
     """
     middle = [model.mean[model.landmarks[k:k + 6]].mean(axis=0) for k in (36, 42)]
     distance = np.min([np.linalg.norm(model.mean - m, axis=1) for m in middle], axis=0)
-    inside = np.clip((LENS - distance) / 4, 0, 1) * (1 - model.regions["eyes"]) * (1 - model.regions["eyebrows"])
+    inside = _fade(LENS - distance) * (1 - model.regions["eyes"]) * (1 - model.regions["eyebrows"])
     behind = weight_texture(model, inside, atlas)
     log = log_albedo(texture.rgb)
     away = log.mean(axis=2) - log_albedo(albedo_texture(model, None, atlas)).mean(axis=2)
@@ -229,8 +221,17 @@ def _filled(model, texture, atlas, gone, where=1.0):
     if gone.max() < 0.5:
         return texture
     validity = texture.validity * (1 - np.clip(2 * gone, 0, 1))
-    fallback = albedo_texture(model, None, atlas)               # the mean face: this one's has in it what goes
-    return Texture(fill(texture.rgb, validity, model, atlas, fallback).clip(0, BRIGHTEST), validity)
+    return Texture(_completed(model, texture.rgb, validity, atlas), validity)
+
+
+def _completed(model, rgb, validity, atlas):
+    """fitting.texture.fill with the mean face: this one's albedo has in it what goes."""
+    return fill(rgb, validity, model, atlas, albedo_texture(model, None, atlas)).clip(0, BRIGHTEST)
+
+
+def _fade(distance):
+    """From 0 to 1 over four millimetres."""
+    return ramp(distance, 0, 4)
 
 
 def _connected(inside, seeds):

@@ -15,9 +15,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from compositing.ramps import ramp
 from facemodel.atlas import build_atlas
 from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import albedo_texture, bare_lips, log_albedo, region_texture, skin_weight, weight_texture
+from fitting.yuv import LUMINANCE
 
 SHINE_WIDTH = 0.06           # of the chart's side: broader spots are no highlights
 SHINY = 1.5, 1.7             # highlights of skin over the darker skin around it, luminance
@@ -36,7 +38,6 @@ MARK = 0.3                   # of log luminance: what is further off is a beard 
 SHADOW = 0.5                 # likewise, where light is taken out
 LIPS_VARY, LIPS_SLOPE = 0.101, -0.73     # of lips' log luminance, fitted to the set likewise
 SURE = 0.1                   # by how much the source has to be brighter for all of it to be done
-LUMA = np.float32([0.299, 0.587, 0.114])     # ITU-R BT.601
 PORES = 1 / 128              # of the chart's side: what is finer is no skin's colour
 AROUND = 0.02                # of the chart's side, from which brows, lips and eyes take over what happens to skin
 BELOW_NOSE = 6.0             # mm below the nose's base over which a beard begins
@@ -148,7 +149,7 @@ def evenly_shaded(model, texture, atlas):
     PORES, by less. Parameters and result as of without_shine.
     """
     nose = model.mean[model.landmarks[33], 1]
-    below = weight_texture(model, np.clip((model.mean[:, 1] - nose) / BELOW_NOSE, 0, 1).astype(np.float32), atlas)
+    below = weight_texture(model, np.float32(ramp(model.mean[:, 1], nose, nose + BELOW_NOSE)), atlas)
     skin = skin_weight(model, atlas)
     bare = (texture.validity * skin > 0.5) & (below == 0) & (region_texture(model, "eyelids", atlas) < 0.1)
     if not bare.any():
@@ -202,7 +203,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
     region = lambda name: region_texture(model, name, atlas)
     lips = weight_texture(model, bare_lips(model), atlas)
     face = region("face") * (1 - region("eyes")) * (1 - region("mouth_interior"))
-    log, luminance = log_albedo(texture.rgb), np.maximum(texture.rgb, 0) @ LUMA
+    log, luminance = log_albedo(texture.rgb), np.maximum(texture.rgb, 0) @ LUMINANCE
     tint = log - log.mean(axis=2, keepdims=True)
     for part, inside in ((face * (1 - lips), skin_weight(model, atlas) > 0.5), (face * lips, face * lips > 0.5)):
         if not inside.any():
@@ -213,7 +214,7 @@ def _drawn_together(model, texture, atlas, spread, wanted):
         log = log - part[..., None] * (1 - nearer) * away
     rgb = np.exp(log)
     # not the logarithms' mean, which of what has lost a channel in a photo's shadows is darker than it looks
-    rgb *= (luminance / np.maximum(rgb @ LUMA, 1e-3))[..., None]
+    rgb *= (luminance / np.maximum(rgb @ LUMINANCE, 1e-3))[..., None]
     rgb = np.where(face[..., None] > 0, rgb, texture.rgb)
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
@@ -232,7 +233,7 @@ def _smoothed(values, inside, width):
 
 def _log_luminance(rgb):
     """(S, S) float32, of the luminance of colours (S, S, 3)."""
-    return np.log(np.maximum(rgb @ LUMA, 0.02))
+    return np.log(np.maximum(rgb @ LUMINANCE, 0.02))
 
 
 def _evened(model, texture, atlas, fade, share, lips_usual):

@@ -52,8 +52,13 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
     lifter, free = Lifter(model, size), things and _free(model, image, track, things, glasses)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
     texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
-    steps = [without_reflections] * glasses + [without_background, without_hair] + [with_shut_mouth] * (not open_mouth)
-    for better in [*steps, without_shine, evenly_lit, evenly_coloured, evenly_shaded, with_pores]:
+    steps = [without_reflections, without_background, without_hair, with_shut_mouth, without_shine, evenly_lit,
+             evenly_coloured, evenly_shaded, with_pores]
+    if not glasses:
+        steps.remove(without_reflections)
+    if open_mouth:
+        steps.remove(with_shut_mouth)
+    for better in steps:
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)
 

@@ -36,8 +36,7 @@ DOUBT = 0.02                 # weight, in vertices a cell, with which the mean s
 LARGEST = 1.2                # of the ratio's logarithm
 LOCAL = 0.25                 # of its difference from the mean, inside; softly
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
-MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9, "rims": 0.9}        # likewise; and a part says the more, as the
-                             # square, the more of it is seen: of narrowed eyes mostly what shades them
+MEMORIES = {"lips": 0.97, "eyes": 0.97, "mouth": 0.9, "rims": 0.9}        # likewise; lids cover eyes, lips are pressed
 WHITE_PART = 0.8, 0.95       # quantiles, of eyes' darkest channel, between which they are white, but no glint
 WHITE = (0.80, 0.75, 0.72)   # albedo of such whites: three in four of the London set's are darker
 SHADE = 0.1                  # of the ratio's logarithm, by which another head's brows may shade them
@@ -142,7 +141,10 @@ class ToneMatch:
         return np.exp(out)
 
     def _remember(self, name, ratio, count):
-        """Adds to a part's ratio; count: how much it says, beside what was said before."""
+        """Adds to a part's ratio. count : float, how much it says beside what was said before.
+
+        That is the square of the share of the part that is seen: of narrowed eyes it is mostly what shades them.
+        """
         before = MEMORIES[name] * self._counts.get(name, 0.0)
         past = self._ratios.get(name, ratio)
         self._ratios[name] = past + np.float32(count / (before + count)) * (ratio - past)

@@ -10,7 +10,6 @@ from compositing.complexion import (
     LIGHT,
     LIGHT_PART,
     LIGHT_SLOPE,
-    LUMA,
     MARK,
     MOST,
     MOST_LIGHT,
@@ -26,6 +25,7 @@ from compositing.complexion import (
 from facemodel.atlas import build_atlas
 from fitting.lift import Texture
 from fitting.texture import albedo_texture, region_texture, skin_weight, weight_texture
+from fitting.yuv import LUMINANCE
 from tests.synthetic import LARGE, drawn
 
 SIZE = 256
@@ -123,7 +123,7 @@ def test_a_skin_of_too_many_colours_has_as_many_as_a_skin_has(model, skin):
     a_little = person(-0.4, 1.6 * usual)
     assert usual < skin_colour(evenly_coloured(model, a_little, atlas), skin)[1] < MOST * usual
     skin_only = skin > 0.99
-    light = lambda texture: np.log(texture.rgb @ LUMA)[skin_only]
+    light = lambda texture: np.log(texture.rgb @ LUMINANCE)[skin_only]
     np.testing.assert_allclose(light(out), light(lamps), atol=2e-3)            # what is light and dark stays
     usual = person(-0.4, 0.05)
     assert evenly_coloured(model, usual, atlas) is usual
@@ -136,7 +136,7 @@ def test_colours_that_lost_a_channel_in_the_dark_do_not_get_darker(model, skin):
     lamps.rgb[lost, 2] = 0.01
     out = evenly_coloured(model, lamps, build_atlas(model, SIZE))
     inside = lost & (skin > 0.99)
-    luminance = lambda texture: texture.rgb[inside] @ LUMA
+    luminance = lambda texture: texture.rgb[inside] @ LUMINANCE
     assert inside.sum() > 1000 and np.abs(np.log(luminance(out) / luminance(lamps))).max() < 0.02
     assert np.log(out.rgb[inside, 2] / out.rgb[inside, 1]).min() > -0.6
 
@@ -158,9 +158,9 @@ def lit(model, waves, amount):
 def test_hard_light_is_drawn_in_to_what_skins_have(model, skin, waves):
     atlas = build_atlas(model, SIZE)
     nose = weight_texture(model, np.float32(model.mean[:, 1] < model.mean[model.landmarks[33], 1]), atlas)
-    away = lambda texture: np.log((texture.rgb @ LUMA) / (lit(model, waves, 0).rgb @ LUMA))
+    away = lambda texture: np.log((texture.rgb @ LUMINANCE) / (lit(model, waves, 0).rgb @ LUMINANCE))
     bare = (skin > 0.99) & (nose > 0.99)
-    middle = np.median(np.log(lit(model, waves, 0.2).rgb @ LUMA)[bare])
+    middle = np.median(np.log(lit(model, waves, 0.2).rgb @ LUMINANCE)[bare])
     most = MOST_LIGHT * LIGHT * np.exp(LIGHT_SLOPE * (middle + 0.4))
     hard = lit(model, waves, 0.2)
     out = evenly_shaded(model, hard, atlas)

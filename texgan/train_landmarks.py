@@ -5,8 +5,8 @@
 PHOTOS are folders of photos of faces; each photo is fitted and seen by other cameras. Where points that were placed by
 hand lie beside a photo (NAME.tem, see texgan.webmorph), its skin is laid by them. DATASET (texgan.extract of
 photos) and ICT-FaceKit lend rendered people, before backgrounds cut from the pictures of SCENES, if given. People of
-texgan.split's lists are left out. On two cores it takes 25 minutes to draw and an hour to train. What was drawn is kept
-in a file with --examples, and taken from there the next time; --start goes on from trained weights.
+texgan.split's lists are left out. On two cores it takes 25 minutes to draw; training takes two hours on one. What was
+drawn is kept in a file with --examples, and taken from there the next time; --start goes on from trained weights.
 """
 from __future__ import annotations
 
