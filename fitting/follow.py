@@ -2,6 +2,10 @@
 
 That it is still the same person is looked at now and then, in every third frame while another face is near, and
 whenever a face comes back (fitting.identity). Frames that turn out to show somebody else are given up.
+
+Clips that were brought to another frame rate show every so many frames twice. Such a frame differs from the one before
+in coding noise alone. It is known by that and takes over what was found there: what moved on in it would slip over a
+head that stands still.
 """
 from __future__ import annotations
 
@@ -26,6 +30,8 @@ LOOK_AGAIN, IN_COMPANY = 25, 3    # frames between two looks at who it is; the l
 COMPANY = 15                      # frames for which a face that was near is thought to be
 STRIKES = 2                       # looks in a row after which it is believed that it is somebody else
 LOOK = 26                         # px: side of the small grey picture of the face that is compared
+SAME, SAME_MOST = 0.2, 4.0        # grey levels, mean of the face and most of a LOOK's pixels: how far a repeated frame
+                                  # differs; over five clips with such frames 0 to 0.19, of others 0.3 and more
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,13 @@ class Following:
 
     landmarks : (F, 68, 2) float32 pixels, nan where there is no face
     confirmed : (F,) bool, the detector found the face there
+    repeated : (F,) bool, the frame is the one before once more, and so are its landmarks
     face_count : int, faces in the first frame that shows any
     """
 
     landmarks: np.ndarray
     confirmed: np.ndarray
+    repeated: np.ndarray
     face_count: int
 
 
@@ -62,12 +70,22 @@ def _patch(image, landmarks):
                           borderMode=cv2.BORDER_REPLICATE), inverse
 
 
-def _look(patch):
-    """The face in an upright patch, small and grey: (LOOK, LOOK) float32, mean 0."""
+def _face(patch):
+    """The face in an upright patch, grey: (PATCH_FACE, PATCH_FACE) uint8."""
     margin = (PATCH - PATCH_FACE) // 2
-    face = cv2.cvtColor(patch[margin:PATCH - margin, margin:PATCH - margin], cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(patch[margin:PATCH - margin, margin:PATCH - margin], cv2.COLOR_RGB2GRAY)
+
+
+def _look(face):
+    """A grey face, small: (LOOK, LOOK) float32, mean 0."""
     small = cv2.resize(face, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float32)
     return small - small.mean()
+
+
+def _same(face, before):
+    """Whether two grey faces differ in coding noise alone."""
+    away = cv2.resize(cv2.absdiff(face, before).astype(np.float32), (LOOK, LOOK), interpolation=cv2.INTER_AREA)
+    return bool(away.mean() < SAME and away.max() < SAME_MOST)
 
 
 def _likeness(a, b):
@@ -81,6 +99,7 @@ class Follower:
 
     face_count : int, faces in the first frame that shows any, 0 before
     retracted : int, how many of the frames before the last one showed somebody else, as became clear in it
+    repeated : bool, the last frame was the one before once more
     """
 
     _REMEMBERED = ("_last", "_before", "_memory", "_misses", "_wait", "_company", "_unseen", "_strikes", "face_count")
@@ -88,7 +107,7 @@ class Follower:
     def __init__(self, detector, choice="largest", path="clip"):
         self._detector, self._choice, self._path = detector, choice, path
         self._last = None               # landmarks of the frame before
-        self._before = None             # the look of the face there
+        self._before = None             # the face there, grey and upright
         self._memory = None             # where the face was when it was lost
         self._misses = 0
         self._wait = 0
@@ -97,13 +116,18 @@ class Follower:
         self._unseen = 0                # frames since it was last seen who this is, or since the picture jumped
         self._strikes = 0
         self.face_count = self.retracted = 0
+        self.repeated = False
 
     def step(self, image):
         """Landmarks (68, 2) float64 of the next frame or None, and whether the detector confirmed them."""
-        self.retracted = 0
+        self.retracted, self.repeated = 0, False
         if self._last is None:
             return self._search(image)
         patch, inverse = _patch(image, self._last)
+        face = _face(patch)
+        if not self._strikes and _same(face, self._before):
+            self.repeated = True
+            return self._last, self._misses == 0
         faces = self._detector.detect(patch, scale=1.0)
         middle = np.array([PATCH / 2, PATCH / 2])
         near = [f for f in faces if np.linalg.norm(f.centre - middle) < 0.5 * PATCH_FACE]
@@ -115,7 +139,7 @@ class Follower:
         else:
             box = np.array([PATCH - PATCH_FACE, PATCH - PATCH_FACE, PATCH + PATCH_FACE, PATCH + PATCH_FACE]) / 2
             self._misses += 1
-        likeness = _likeness(_look(patch), self._before)
+        likeness = _likeness(_look(face), _look(self._before))
         if (not near and likeness < LIKENESS) or self._misses > PATIENCE:
             return self._lose(image)
         marks = self._detector.landmarks(patch, box, jitter=5)
@@ -154,7 +178,7 @@ class Follower:
         return self._search(image)
 
     def _remember(self, image, marks):
-        self._last, self._before = marks, _look(_patch(image, marks)[0])
+        self._last, self._before = marks, _face(_patch(image, marks)[0])
 
     def _search(self, image):
         self._wait -= 1
@@ -201,10 +225,11 @@ def follow(frames, detector, choice="largest", path="clip", progress=None, journ
     ------
     InputError : when no frame shows a face
     """
-    follower, landmarks, confirmed, gone = Follower(detector, choice, path), [], [], []
+    follower, landmarks, confirmed, repeated, gone = Follower(detector, choice, path), [], [], [], []
     for piece in journal.pieces() if journal else ():
         landmarks.extend(piece["landmarks"])
         confirmed.extend(piece["confirmed"].tolist())
+        repeated.extend(piece["repeated"].tolist())
         gone.extend(piece["gone"].tolist())
         follower.restore(journal.state)
     kept = len(gone)
@@ -213,15 +238,16 @@ def follow(frames, detector, choice="largest", path="clip", progress=None, journ
         gone.extend(range(len(landmarks) - follower.retracted, len(landmarks)))
         landmarks.append(np.full((68, 2), np.nan, np.float32) if marks is None else marks.astype(np.float32))
         confirmed.append(bool(sure))
+        repeated.append(follower.repeated)
         if journal and len(confirmed) % checkpoint.EVERY == 0:
             new = slice(-checkpoint.EVERY, None)
             journal.append({"landmarks": np.array(landmarks[new]), "confirmed": np.array(confirmed[new]),
-                            "gone": np.array(gone[kept:], int)}, follower.state())
+                            "repeated": np.array(repeated[new]), "gone": np.array(gone[kept:], int)}, follower.state())
             kept = len(gone)
         if progress:
             progress()
     # landmarks that the detector never confirmed again were already wandering
-    confirmed = np.array(confirmed, bool)
+    confirmed, repeated = np.array(confirmed, bool), np.array(repeated, bool)
     landmarks = np.array(landmarks)
     confirmed[gone], landmarks[gone] = False, np.nan
     run = 0
@@ -232,7 +258,7 @@ def follow(frames, detector, choice="largest", path="clip", progress=None, journ
     if not confirmed.any():
         raise InputError(f"{path}: no face found in {len(confirmed)} frames; give a clip with a face of 80 pixels or "
                          "more, seen from the front")
-    return Following(landmarks, confirmed, follower.face_count)
+    return Following(landmarks, confirmed, repeated, follower.face_count)
 
 
 def choose_key_frames(following, count):

@@ -36,6 +36,7 @@ from fitting.video_reader import WHOLE, VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
 UNKNOWNS = PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
+FOUND = UNKNOWNS + ("status", "photometric_error", "landmark_error", "confidence")
 KEY_SETTINGS = Settings(samples=1250)
 FRAME_SETTINGS = Settings(samples=3000, light_prior=10.0)
 BY_LANDMARKS = Settings(w_colour=0.0)
@@ -288,18 +289,22 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
         for video_frame in reader:
             t = video_frame.index - span.first
             marks = following.landmarks[t].astype(np.float64)
-            fitted = tracker.step(video_frame.rgb, marks) if np.isfinite(marks).all() else None
-            if fitted is None:
-                tracker.forget()
-            _note(raw, t, fitted)
-            if raw.status[t] == "ok":
-                ready = smoother.push(t, raw.expression[t].astype(np.float64), raw.rotation[t].astype(np.float64),
-                                      raw.translation[t].astype(np.float64), fitted.hessian)
+            there = np.isfinite(marks).all()
+            if there and following.repeated[t]:
+                _copy(raw, t, FOUND)
             else:
-                ready = smoother.flush()
-                for name in ("expression", "rotation", "translation"):
-                    getattr(smooth, name)[t] = getattr(raw, name)[t]
-            _place(smooth, ready)
+                fitted = tracker.step(video_frame.rgb, marks) if there else None
+                if fitted is None:
+                    tracker.forget()
+                _note(raw, t, fitted)
+                if raw.status[t] == "ok":
+                    ready = smoother.push(t, raw.expression[t].astype(np.float64), raw.rotation[t].astype(np.float64),
+                                          raw.translation[t].astype(np.float64), fitted.hessian)
+                else:
+                    ready = smoother.flush()
+                    for name in ("expression", "rotation", "translation"):
+                        getattr(smooth, name)[t] = getattr(raw, name)[t]
+                _place(smooth, ready)
             if (t + 1) % checkpoint.EVERY == 0:
                 kept.append(t + 1, raw, smooth, tracker, smoother)
             bar.update(frame=video_frame.index)
@@ -309,6 +314,8 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
         for name in UNKNOWNS:
             getattr(track, name)[:first] = getattr(track, name)[first]
     smooth = replace(smooth, light=smooth_light(raw.light, raw.status == "ok"))
+    for t in np.flatnonzero(following.repeated):
+        _copy(smooth, t, UNKNOWNS)
     remarks = [damage] if damage else []
     if following.face_count > 1:
         remarks.append(f"{path}: {following.face_count} faces in the first frame with a face, took {taken(face)}; "
@@ -336,13 +343,18 @@ def _empty_track(model, person, following, source_hash, face, span):
 def _note(track, t, fitted):
     """Writes a frame into a track; one without a face repeats the last one's unknowns."""
     if fitted is None:
-        for name in UNKNOWNS if t else ():
-            getattr(track, name)[t] = getattr(track, name)[t - 1]
+        _copy(track, t, UNKNOWNS if t else ())
         return
     frame = fitted.frame
     track.expression[t], track.rotation[t], track.translation[t] = frame.expression, frame.axis_angle, frame.translation
     track.light[t], track.status[t], track.confidence[t] = frame.light, fitted.status, fitted.confidence
     track.photometric_error[t], track.landmark_error[t] = fitted.photometric_error, fitted.landmark_error
+
+
+def _copy(track, t, names):
+    """Gives frame t what the one before it has."""
+    for name in names:
+        getattr(track, name)[t] = getattr(track, name)[t - 1]
 
 
 def _place(track, ready):

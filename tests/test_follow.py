@@ -95,7 +95,7 @@ def some_following(count, seed=0, spread=6.0):
     face[:, 0], face[:, 1] = np.linspace(0, 100, 68), 40 * np.sin(np.arange(68))
     face[36:42], face[42:48], face[48:68] = [30, 40], [70, 40], [50, 80]
     marks = (face + rng.normal(0, spread, (count, 68, 2))).astype(np.float32)
-    return Following(marks, np.ones(count, bool), 1)
+    return Following(marks, np.ones(count, bool), np.zeros(count, bool), 1)
 
 
 def test_key_frames_are_distinct_sorted_and_the_same_each_time():
@@ -108,7 +108,7 @@ def test_key_frames_are_distinct_sorted_and_the_same_each_time():
 
 def test_key_frames_of_a_still_picture_are_distinct():
     following = some_following(1)
-    still = Following(np.repeat(following.landmarks, 5, axis=0), np.ones(5, bool), 1)
+    still = Following(np.repeat(following.landmarks, 5, axis=0), np.ones(5, bool), np.zeros(5, bool), 1)
     assert len(set(choose_key_frames(still, 3))) == 3
     assert choose_key_frames(still, 8) == [0, 1, 2, 3, 4]
 
@@ -157,17 +157,48 @@ def test_a_cut_to_somebody_else(detector):
     assert there[:8].all() and not there[8:18].any() and there[17 + FULL_SEARCH_EVERY:].all()
 
 
+def coded(picture, seed):
+    """A picture with what a second coding changes: a grey level here and there."""
+    noise = np.random.default_rng(seed).choice([-1, 0, 1], picture.shape, p=[0.02, 0.96, 0.02])
+    return np.clip(picture.astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def test_repeated_frames_are_known(detector):
+    """25 frames a second made 30: what is found there is that of the frame before, bit for bit; motion is no repeat."""
+    pictures = list(clips.demo_frames(20))
+    shown = [k - k // 6 for k in range(20)]
+    again = np.r_[False, np.diff(shown) == 0]
+    following = follow([coded(pictures[k], t) for t, k in enumerate(shown)], detector)
+    np.testing.assert_array_equal(following.repeated, again)
+    np.testing.assert_array_equal(following.landmarks[again], following.landmarks[np.flatnonzero(again) - 1])
+    assert (following.landmarks[~again][1:] != following.landmarks[~again][:-1]).any(axis=(1, 2)).all()
+    assert not follow(pictures, detector).repeated.any()
+
+
+def test_one_blink_is_no_repeat(detector):
+    """All else stands still: eyes that shut, in the tenth part of the face, are seen."""
+    picture = next(iter(clips.demo_frames(1)))
+    eyes = follow([picture], detector).landmarks[0, 36:48].mean(axis=0).astype(int)
+    shut, lid = picture.copy(), [int(c) for c in picture[eyes[1] + 15, eyes[0]]]
+    cv2.ellipse(shut, (int(eyes[0]) - 22, int(eyes[1])), (9, 4), 0, 0, 360, lid, -1)
+    following = follow([picture, picture, shut, shut, picture], detector)
+    np.testing.assert_array_equal(following.repeated, [False, True, False, True, False])
+
+
 def test_stopped_in_the_midst_of_a_crossing(detector, crossing, tmp_path, monkeypatch):
     """What is remembered of the person, and frames given up after they were kept, survive."""
     monkeypatch.setattr(checkpoint, "EVERY", 3)
     pictures, _ = crossing
+    pictures = [pictures[t - t // 6] for t in range(len(pictures))]
     whole = follow(pictures, detector, "2")
+    assert whole.repeated.any()
     for stop in (14, 17, 20):
         follow(pictures[:stop], detector, "2", journal=checkpoint.Journal(tmp_path / str(stop)))
         journal = checkpoint.Journal(tmp_path / str(stop))
         rest = follow(pictures[3 * journal.count:], detector, "2", journal=journal)
         np.testing.assert_array_equal(rest.landmarks, whole.landmarks)
         np.testing.assert_array_equal(rest.confirmed, whole.confirmed)
+        np.testing.assert_array_equal(rest.repeated, whole.repeated)
 
 
 def test_the_leftmost_and_the_rightmost(detector, two_faces):

@@ -197,11 +197,12 @@ def scripted(model, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting.track, "fit_person", lambda *_: Person(shared, offset, 0.02, np.zeros((9, 3))))
     face = np.random.default_rng(0).uniform(0, 48, (68, 2)).astype(np.float32)
 
-    def run(fits, seen, remark=None, faces=1):
-        clip = clips.write_clip(tmp_path / "clip.mp4", [clips.pattern(t, 48, 48) for t in range(len(fits))])
+    def run(fits, seen, remark=None, faces=1, repeated=None):
+        clip = clips.write_clip(tmp_path / "clip.mp4", [clips.pattern(t, 48, 48) for t in range(len(seen))])
+        repeated = np.zeros(len(seen), bool) if repeated is None else repeated
         marks = np.where(seen[:, None, None], face, np.nan).astype(np.float32)
         monkeypatch.setattr(fitting.track, "read_landmarks",
-                            lambda *_, **__: (Following(marks, seen, faces), remark))
+                            lambda *_, **__: (Following(marks, seen, repeated, faces), remark))
         monkeypatch.setattr(Scripted, "script", fits)
         return track_clip(model, clip, SimpleNamespace(dense=lambda *_: None), progress=False)
     return run
@@ -253,6 +254,19 @@ def test_a_track_is_the_smoothed_run(model, scripted):
         np.testing.assert_allclose(getattr(tracking.track, name), after, atol=1e-3 * np.abs(after - before).max())
         assert np.abs(after - before).max() > 1e-3
     np.testing.assert_array_equal(tracking.raw.confidence, np.float32([f.confidence for f in fits]))
+
+
+def test_repeated_frames_have_all_of_the_frame_before(model, scripted):
+    """And the run is smoothed as if they were not there, with a frame that is not trusted among them."""
+    fits = some_fits(model, 12)
+    fits[7] = replace(fits[7], confidence=0.5)
+    shown = np.array([0, 1, 2, 2, 3, 4, 5, 5, 5, 6, 7, 7, 8, 9, 10, 11, 11])
+    whole = scripted(fits, np.ones(12, bool))
+    again = scripted(fits, np.ones(len(shown), bool), repeated=np.r_[False, np.diff(shown) == 0])
+    for made, plain in ((again.raw, whole.raw), (again.track, whole.track)):
+        for name in ("status", "expression", "rotation", "translation", "confidence", "photometric_error"):
+            np.testing.assert_array_equal(getattr(made, name), getattr(plain, name)[shown])
+        np.testing.assert_array_equal(made.light[1:][np.diff(shown) == 0], made.light[:-1][np.diff(shown) == 0])
 
 
 def test_frames_before_the_first_face_take_its_unknowns(model, scripted):

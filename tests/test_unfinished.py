@@ -6,7 +6,7 @@ from fitting.unfinished import UnfinishedTrack
 
 
 def test_landmarks_are_read_once_and_kept_once(tmp_path):
-    following = Following(np.zeros((4, 68, 2), np.float32), np.ones(4, bool), 1)
+    following = Following(np.zeros((4, 68, 2), np.float32), np.ones(4, bool), np.zeros(4, bool), 1)
 
     def read(journal):
         journal.append({"landmarks": following.landmarks}, {"at": 4})
