@@ -87,6 +87,23 @@ def _bend(start, angle, bones, curl, flat, turn=0.0):
     return np.array(joints)
 
 
+def _gesture(rng):
+    """What a hand does: how far each finger curls in depth (4,) and turns in the picture, radians at each joint."""
+    kind, bent = rng.random(), 0.0
+    if rng.random() < 0.4:                                                   # seen from its edge
+        bent = rng.choice([-1, 1]) * rng.uniform(0.2, 1.5)
+    if kind < 0.3:                                                           # open
+        curls = np.full(4, rng.uniform(0, 0.25))
+    elif kind < 0.55:                                                        # at rest
+        curls = np.full(4, rng.uniform(0.2, 0.9))
+    elif kind < 0.85:                                                        # a fist, before a mouth that coughs
+        curls = np.full(4, rng.uniform(0.9, 1.7))
+    else:                                                                    # pointing, or holding on to a chin
+        curls = np.full(4, rng.uniform(0.8, 1.6))
+        curls[:rng.integers(1, 3)] = rng.uniform(0, 0.4)
+    return curls, bent
+
+
 def draw_hand(rng, shape, scale, tip, skin):
     """A hand with its forearm.
 
@@ -102,20 +119,20 @@ def draw_hand(rng, shape, scale, tip, skin):
     Layer
     """
     s, heights = scale * rng.uniform(0.9, 1.65), _Heights(shape)
-    way = rng.normal(-np.pi / 2, 0.9) if rng.random() < 0.7 else rng.uniform(-np.pi, np.pi)
-    side, curl = rng.choice([-1, 1]), rng.choice([rng.uniform(0, 0.25), rng.uniform(0.2, 0.9)])
+    way = rng.normal(-np.pi / 2, 0.9) if rng.random() < 0.6 else rng.uniform(-np.pi, np.pi)
+    side, curls, bent = rng.choice([-1, 1]), *_gesture(rng)
     ahead, across = np.array([np.cos(way), np.sin(way)]), np.array([-np.sin(way), np.cos(way)]) * side
     thin = rng.uniform(0.85, 1.15)
-    length = 95 * s + sum(FINGERS[1]) * s * np.cos(min(2 * curl, 1.3))
+    length = 95 * s + sum(FINGERS[1]) * s * max(np.cos(min(2 * curls[1], 1.6)), 0.25)
     wrist = np.asarray(tip) - ahead * length
     spread, creases = rng.uniform(-0.02, 0.03) if rng.random() < 0.5 else rng.uniform(0, 0.16), []
-    bent = rng.choice([-1, 1]) * rng.uniform(0.2, 1.5) if rng.random() < 0.4 else 0.0       # a hand seen from its edge
+    towards = rng.choice([-1.0, 1.0])
     for k, bones in enumerate(FINGERS):
         off = (1.5 - k) * 20 * s
         knuckle = wrist + ahead * (92 - 3 * abs(k - 1)) * s + across * off
         angle = way + side * (1.5 - k) * spread + rng.normal(0, 0.05)
-        own = max(0.0, curl + rng.normal(0, 0.12))
-        joints = _bend([*knuckle, rng.normal(0, 2) * s], angle, np.array(bones) * s, own, rng.choice([-1.0, 1.0]),
+        own, flat = max(0.0, curls[k] + rng.normal(0, 0.12)), towards if rng.random() < 0.8 else -towards
+        joints = _bend([*knuckle, rng.normal(0, 2) * s], angle, np.array(bones) * s, own, flat,
                        bent * rng.uniform(0.7, 1.2))
         radius = np.array([10.5, 9.2, 8.3, 6.8]) * s * thin * (0.86 if k == 3 else 1)
         for j in range(3):

@@ -18,12 +18,14 @@ import numpy as np
 import assets
 from compositing.occlusion_crops import OBJECT, STRIP, cut, layout, placement
 from facemodel.camera import project, to_camera
+from facemodel.errors import InputError
 
 MODES = ("auto", "off")
 SHIPPED = "occlusion/occlusion.safetensors"
 SURE, MAYBE = 0.8, 0.25      # probability that a thing has somewhere, and as far as which it reaches
 AGAIN = 7                    # pixels of half the view around what was sure in the frame before
 LEAST, LARGE = 0.012, 0.06   # share of the face that a thing from outside covers at least, and one that lies inside
+HOLE = 0.02                  # share of the face that a hole in a thing has at most, if it is not seen rather than there
 MEMORY, SAME = 0.95, 0.08    # what is kept of a probability from frame to frame where the picture, moved, is the same
 WORN = 0.5                   # share of the frames looked at in which glasses are seen
 RIM_LEAST = 0.010            # share of the strip that a frame of glasses covers
@@ -35,26 +37,37 @@ EDGE_REACH, EDGE_NOISE = 3.0, 0.02     # mm and grey: how far an edge is sought,
 class OcclusionDetector:
     """The trained networks.
 
+    networks : dict, OcclusionNetwork of each name that __call__ knows
+
     Parameters
     ----------
     path : of the weights; default the shipped ones
+
+    Raises
+    ------
+    InputError : when there are no such weights
     """
 
     def __init__(self, path=None):
         import torch
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         from compositing.occlusion_network import OcclusionNetwork
-        self._torch, self._networks = torch, {}
-        with safe_open(path or assets.path(SHIPPED), "pt") as file:
-            settings = json.loads(file.metadata()["settings"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}      # noqa: SIM118  it is no dict
-        for name, its in settings.items():
-            network = OcclusionNetwork(**its)
-            own = {k.split(".", 1)[1]: v.float() if v.is_floating_point() else v for k, v in tensors.items()
-                   if k.startswith(name + ".")}
-            network.load_state_dict(own)
-            self._networks[name] = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._torch, self.networks = torch, {}
+        path = assets.path(SHIPPED) if path is None else path
+        try:
+            with safe_open(str(path), "pt") as file:
+                settings = json.loads(file.metadata()["settings"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}      # noqa: SIM118  it is no dict
+            for name, its in settings.items():
+                network = OcclusionNetwork(**its)
+                own = {k.split(".", 1)[1]: v.float() if v.is_floating_point() else v for k, v in tensors.items()
+                       if k.startswith(name + ".")}
+                network.load_state_dict(own)
+                self.networks[name] = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: no weights of what lies before faces; make some with python -m "
+                             "compositing.train_occlusion, or install dynatex again") from error
 
     def __call__(self, name, picture):
         """Probability that something lies before the face: (h, w) float32, by the network `name`.
@@ -64,7 +77,7 @@ class OcclusionDetector:
         torch = self._torch
         x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            logits = self._networks[name](x.contiguous(memory_format=torch.channels_last))
+            logits = self.networks[name](x.contiguous(memory_format=torch.channels_last))
         return logits.sigmoid()[0, 0].numpy().copy()
 
 
@@ -156,7 +169,7 @@ class Occlusion:
         found = believed(twice, self._object, self._face, self._inner)
         thing = None
         if found.any():
-            thing = 1 - _snapped(self._object * found, image, way)
+            thing = 1 - _snapped(_filled(self._object * found, HOLE * self._face.sum()), image, way)
         return thing, self._rims(image, t) if self._glasses else None
 
     def _carried(self, seen):
@@ -205,6 +218,14 @@ def believed(now, probability, face, inner):
                 covered >= (LEAST if outside else LARGE) and (part & inner).any():
             out[part] = 1
     return cv2.dilate(out, np.ones((3, 3), np.uint8)).astype(np.float32)
+
+
+def _filled(mask, largest):
+    """A mask (h, w) float32 whose holes of up to so many pixels are covered: a bright knuckle amid a hand."""
+    _, label, stats, _ = cv2.connectedComponentsWithStats((mask <= 0.5).astype(np.uint8), connectivity=4)
+    left, top, width, height, area = stats.T
+    inside = (left > 0) & (top > 0) & (left + width < mask.shape[1]) & (top + height < mask.shape[0])
+    return np.where((inside & (area <= largest))[label] & (mask <= 0.5), np.float32(1), mask)
 
 
 def least(a, b):

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from compositing.occluders import draw_glasses, draw_hand, draw_object, noise
+from compositing.occlusion import OcclusionDetector
 from compositing.occlusion_crops import OBJECT, STRIP, View, cut, layout, placement
 from compositing.occlusion_network import OcclusionNetwork
 from facemodel.errors import InputError
@@ -39,8 +40,9 @@ from texgan.stage import load_stage
 BASE = View((448, 448), 1.568, 189.0)                # faces are kept like this, to be turned and moved
 CLIPS = {".mp4", ".mov", ".mkv"}
 EVERY, MOST = 8, 40                                  # which frames of a clip are taken, and how many at most
-NETWORKS = {"object": (OBJECT, {"channels": (16, 32, 48, 64, 64), "detail": 2}),
+NETWORKS = {"object": (OBJECT, {"channels": (24, 48, 72, 96, 96), "detail": 2}),
             "glasses": (STRIP, {"channels": (16, 32, 48, 64), "detail": 1})}
+RATE, RATE_AGAIN = 3e-3, 1e-3                        # highest learning rates, from scratch and from trained weights
 
 
 def pictures(paths):
@@ -146,7 +148,7 @@ def sample(rng, bases, name):
         for _ in range(rng.choice([0, 1, 2], p=[0.25, 0.65, 0.1])):
             layer = _thing(rng, bases, view, skin)
             picture, mask = layer.over(picture), np.maximum(mask, layer.alpha)
-        if rng.random() < 0.2:                                       # the frame ends below the mouth
+        if rng.random() < 0.3:                                       # the frame ends below the mouth
             end = int(view.above + rng.uniform(70, 120) * view.scale)
             picture[end:], mask[end:] = picture[end - 1], mask[end - 1]
     return _photographed(rng, picture), (np.clip(mask, 0, 1) * 255).astype(np.uint8)
@@ -169,7 +171,7 @@ def _worn(picture, layer, lenses):
 def _thing(rng, bases, view, skin):
     """A hand in about the colour of the face's skin (3,), or another thing: a Layer."""
     width, height = view.size
-    tip = np.array([width / 2, view.above + 25 * view.scale]) + rng.normal(0, 42 * view.scale, 2)
+    tip = np.array([width / 2, view.above + 35 * view.scale]) + rng.normal(0, 42 * view.scale, 2)
     if rng.random() < 0.68:
         skin = skin * np.exp(rng.normal(0.06, 0.18) + rng.normal(0, 0.05, 3))
         return draw_hand(rng, (height, width), view.scale, tip, np.clip(skin, 0.02, 1))
@@ -178,7 +180,7 @@ def _thing(rng, bases, view, skin):
     return draw_object(rng, (height, width), view.scale, tip, other[y:y + height, x:x + width])
 
 
-def train(name, bases, rng, count, passes, minutes=None, show=True):
+def train(name, bases, rng, count, passes, minutes=None, show=True, start=None):
     """A trained OcclusionNetwork.
 
     Parameters
@@ -189,6 +191,11 @@ def train(name, bases, rng, count, passes, minutes=None, show=True):
     count : int, examples that are drawn
     passes : int, how often each is seen
     minutes : float, optional, end training early after so long
+    start : OcclusionNetwork of the same settings to go on from, with less haste, or None
+
+    Raises
+    ------
+    InputError : when `start` is one of other settings
     """
     view, settings = NETWORKS[name]
     drawn = []
@@ -198,9 +205,13 @@ def train(name, bases, rng, count, passes, minutes=None, show=True):
             bar.update()
     torch.manual_seed(int(rng.integers(2**31)))
     network = OcclusionNetwork(view.size, **settings).to(memory_format=torch.channels_last).train()
-    batch = 16
+    if start is not None:
+        if start.settings != network.settings:
+            raise InputError(f"--start: its network for {name} is one of other settings; leave --start away")
+        network.load_state_dict(start.state_dict())
+    highest, batch = RATE_AGAIN if start else RATE, 16
     steps = passes * count // batch
-    optimiser = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), highest, weight_decay=1e-3)
     averaged = {k: v.clone() for k, v in network.state_dict().items()}
     begin, losses = time.monotonic(), []
     with progress_bar(steps, f"train {name}", show=show) as bar:
@@ -209,10 +220,11 @@ def train(name, bases, rng, count, passes, minutes=None, show=True):
             if done >= 1:
                 break
             for group in optimiser.param_groups:
-                group["lr"] = 3e-3 * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-5
+                group["lr"] = highest * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-5
             x, y = _batch(rng, drawn, rng.integers(0, count, batch))
             y = nn.functional.avg_pool2d(y, settings["detail"]) if settings["detail"] > 1 else y
-            logits = network(x.contiguous(memory_format=torch.channels_last))
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(x.contiguous(memory_format=torch.channels_last)).float()
             loss = nn.functional.binary_cross_entropy_with_logits(logits, y) + _dice(logits, y)
             optimiser.zero_grad()
             loss.backward()
@@ -264,11 +276,14 @@ def main(argv=None):
     parser.add_argument("--count", type=int, default=6000, help="examples for each network (default: %(default)s)")
     parser.add_argument("--passes", type=int, default=8, help="how often each is seen (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="train each network no longer than this")
+    parser.add_argument("--only", choices=NETWORKS, help="train this network; the other stays as it ships")
+    parser.add_argument("--start", type=Path, metavar="WEIGHTS.safetensors", help="go on from these weights")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if (args.skins is None) != (args.ict is None):
         raise InputError("--skins and --ict: give both, or neither")
     commands.check_writable(args.out)
+    before = OcclusionDetector(args.start).networks if args.start else {}
     cv2.setNumThreads(1)
     model, detector = load_model("commons"), FaceDetector()
     bases = faces(pictures(args.faces), model, detector)
@@ -276,7 +291,9 @@ def main(argv=None):
         bases = np.concatenate([bases, faces(performances(args.skins, args.ict, model, args.actors, args.seed), model,
                                              detector)])
     rng = np.random.default_rng(args.seed)
-    networks = {name: train(name, bases, rng, args.count, args.passes, args.minutes) for name in NETWORKS}
+    networks = dict(OcclusionDetector().networks) if args.only else {}
+    for name in [args.only] if args.only else NETWORKS:
+        networks[name] = train(name, bases, rng, args.count, args.passes, args.minutes, start=before.get(name))
     write(args.out, networks, bases, args.seed)
     print(f"wrote {args.out}: trained on {len(bases)} faces")
 

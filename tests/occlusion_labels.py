@@ -27,10 +27,10 @@ from fitting.video_reader import VideoReader
 from tests import clips
 
 LABELS = Path(__file__).with_name("occlusion_labels.json")
-FRAMES = 120
+FRAMES = 160
 ORDINARY = ("grin_512", "speech_700", "expressions_512", "address_720p", "mouth_wide_480", "dim_844",
             "three_quarter_720p", "extreme_480")
-FIRST = {"stress_hand_roll_pexels": 100, "glasses_blink_512": 200, "address_720p": 200, "expressions_512": 120,
+FIRST = {"stress_hand_roll_pexels": 60, "glasses_blink_512": 200, "address_720p": 200, "expressions_512": 120,
          "mouth_wide_480": 40, "extreme_480": 300}           # frame that is looked at first, else 0
 
 

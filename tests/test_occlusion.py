@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+import assets
 import compositing.pieces
 import compositing.replace
 from compositing import target as targets
 from compositing.occluders import draw_glasses, draw_hand
-from compositing.occlusion import Occlusion, OcclusionDetector, Placer, believed, guided, wears_glasses
+from compositing.occlusion import Occlusion, OcclusionDetector, Placer, _filled, believed, guided, wears_glasses
 from compositing.occlusion_crops import EYES, OBJECT, STRIP, View, cut, layout, placement
 from compositing.target import target_from_photo
-from compositing.train_occlusion import BASE, NETWORKS, sample, train, write
+from compositing.train_occlusion import BASE, NETWORKS, main, sample, train, write
 from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.errors import InputError
 from fitting import commands
 from fitting.detection import ANCHORS
 from fitting.span import cut_track
@@ -140,6 +142,21 @@ def test_what_is_believed():
     assert found(np.s_[20:44], np.s_[20:40]).any()                    # large
     assert not found(np.s_[50:64], np.s_[20:24]).any()                # hardly reaches the face
     assert not found(np.s_[10:50], np.s_[10:16]).any()                # hair beside it
+
+
+def test_small_holes_are_filled():
+    """A hole amid a thing is covered; one that is large, open to a side or at the view's edge is what it is."""
+    mask = np.zeros((40, 40), np.float32)
+    mask[5:35, 5:35] = 0.9
+    mask[8:10, 8:10] = 0.2                    # small
+    mask[20:30, 20:30] = 0.2                  # large
+    mask[5:8, 30:32] = 0.2                    # open above
+    mask[36:40, 0:5] = 0.9
+    mask[38:40, 2:4] = 0.2                    # at the edge
+    wanted = mask.copy()
+    wanted[8:10, 8:10] = 1
+    np.testing.assert_array_equal(_filled(mask, 20), wanted)
+    np.testing.assert_array_equal(_filled(np.zeros_like(mask), 20), np.zeros_like(mask))
 
 
 def test_nothing_is_found_before_a_face_that_blinks_and_smiles(model, act, detector):
@@ -298,3 +315,35 @@ def test_training_writes_weights_that_work(tmp_path):
         with torch.inference_mode():
             exact = networks[name](torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]).sigmoid()
         np.testing.assert_allclose(seen, exact[0, 0].numpy(), atol=0.02)
+
+
+def test_one_network_can_be_trained_alone(tmp_path):
+    """As a user would; the other one is what ships, to the bit, and the new one is not."""
+    out = tmp_path / "w.safetensors"
+    main([str(assets.path("demo/nobody.png")), "--only", "object", "--count", "16", "--passes", "1", "-o", str(out)])
+    new, ships = (OcclusionDetector(path).networks for path in (out, None))
+    equal = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    assert {name: equal(new[name], ships[name]) for name in NETWORKS} == {"object": False, "glasses": True}
+
+
+def test_training_goes_on_from_weights():
+    """A step from weights that know the examples is worth more than one from none."""
+    bases = np.random.default_rng(1).integers(0, 255, (2, *BASE.size[::-1], 3), np.uint8)
+    ships = OcclusionDetector().networks["glasses"]
+    train_some = lambda start: train("glasses", bases, np.random.default_rng(0), 16, 1, show=False, start=start)
+    far = lambda network: float(sum((a - b).detach().norm() for a, b in zip(network.parameters(), ships.parameters())))
+    assert far(train_some(ships)) < 0.1 * far(train_some(None))
+    with pytest.raises(InputError, match="--start: its network for glasses is one of other settings"):
+        train_some(OcclusionDetector().networks["object"])
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ([], "no face found"), (["--start", "wall.png"], "wall.png: no weights of what lies before faces"),
+    (["--start", "nowhere.safetensors"], "nowhere.safetensors: no weights of what lies before faces"),
+    (["--skins", "x"], "--skins and --ict: give both, or neither")])
+def test_training_that_cannot_be(tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("wall.png", np.full((64, 64, 3), 128, np.uint8))
+    with pytest.raises(InputError, match=words):
+        main(["wall.png", *options, "-o", "w.safetensors"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["wall.png"]
