@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from compositing import seam, views
@@ -20,10 +21,13 @@ from compositing.steady import Steadier
 from compositing.tone import ToneMatch, least_eyes
 from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
+from fitting.follow import same_picture
 from fitting.lift import Texture
 from fitting.texture import bare_lips, bare_skin, region_texture
 from fitting.video_reader import VideoFrame
 from texgan.transfer import static
+
+AROUND = 0.6                 # of the landmarks' extent to each side: what is compared of two frames
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class _UnderWay:
     lifted : fitting.lift.Texture, the source's. texture : (S, S, 3) float32, the target's
     rendering : Rendering, or None where the face is outside the frame
     thumbnail : the texture, small, if it will be shown. presence : float, weight of the target
+    again : bool, it is the frame before once more and takes over what was made of that
     """
 
     frame: VideoFrame
@@ -46,12 +51,24 @@ class _UnderWay:
     rendering: Rendering | None = None
     thumbnail: np.ndarray | None = None
     presence: float = 1.0
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class _Blended:
+    """What a frame was finished with: Rendering, alpha (h, w) float32 in its window, share covered, Inspection."""
+
+    rendering: Rendering
+    alpha: np.ndarray
+    covered: float
+    inspection: views.Inspection | None
 
 
 class Compositor:
     """Turns tracked frames of the source into finished ones, in order, with a latency of one seam window and a few.
 
-    Frames go through on an assembly line: while one is blended, the next ones are rendered, inferred and lifted.
+    Frames go through on an assembly line: while one is blended, the next ones are rendered, inferred and lifted. What
+    was made for a frame is laid over the next one, too, if that is the same once more (fitting.follow).
 
     Parameters
     ----------
@@ -92,6 +109,9 @@ class Compositor:
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
         self._inspect, self._line = inspect, Pipeline(self._lift, self._infer, self._render)
+        self._same_unknowns = track.repeated()
+        self._pushed = None         # number of the frame pushed last, and what is around its face
+        self._blended = None        # what the frame yielded last was finished with
         self.inspection = None      # compositing.views.Inspection of the frame yielded last
         self.covered = 0.0          # share of the face in the frame yielded last that something lies before
 
@@ -107,9 +127,22 @@ class Compositor:
         if usable:                                          # frames and mask are read here, for all faces' threads
             with self._timer("decode"):
                 frame.rgb                                   # noqa: B018  computed on first use
-            item = _UnderWay(frame, t, self._mask and self._mask.keep(frame.index))
+            item = _UnderWay(frame, t, self._mask and self._mask.keep(frame.index), again=self._again(frame.rgb, t))
+        else:
+            self._pushed = None
         for done in self._line.push(item):
             yield from self._take(done)
+
+    def _again(self, rgb, t):
+        """Whether frame t of the track is the one before once more: its face has not moved, nor what is around it."""
+        marks = self._track.landmarks[t]
+        low, high = marks.min(axis=0), marks.max(axis=0)
+        left, top = np.maximum(np.floor(low - AROUND * (high - low)), 0).astype(int)
+        right, bottom = np.maximum(np.ceil(high + AROUND * (high - low)), 0).astype(int)
+        part = rgb[top:bottom, left:right]
+        before, self._pushed = self._pushed, (t, cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)) if part.size else None
+        return bool(before and self._pushed and before[0] == t - 1 and self._mask is None and self._same_unknowns[t]
+                    and same_picture(self._pushed[1], before[1]))
 
     def flush(self):
         """Yields the frames that still wait."""
@@ -121,6 +154,7 @@ class Compositor:
 
     def _emptied(self, end):
         """Yields the frames that still wait; `end` of the labeller gives the last of them."""
+        self._pushed = None         # the next frame goes through all of it: another process may take it
         for item in self._line.drain():
             yield from self._take(item)
         yield from self._finish(end())
@@ -150,6 +184,8 @@ class Compositor:
     def _lift(self, item):
         """First on the line: what lies before the face, and the source's texture."""
         t = item.t
+        if item.again:
+            return item
         if t is None:
             if self._occlusion:
                 self._occlusion.reset()
@@ -162,11 +198,13 @@ class Compositor:
 
     def _infer(self, item):
         """Second: the target's texture."""
-        return item if item.t is None else replace(item, texture=self._textures.infer(item.lifted))
+        return item if item.t is None or item.again else replace(item, texture=self._textures.infer(item.lifted))
 
     def _render(self, item):
         """Third: what is redrawn in it, and the face in the frame."""
         model, track, t = self._model, self._track, item.t
+        if item.again:
+            return item
         if t is None:
             self._textures.reset()
             return item
@@ -181,6 +219,10 @@ class Compositor:
 
     def _take(self, item):
         """What comes off the line: tone, seam and blend; yields as `push`."""
+        if item.again and not self._broken:
+            self._waiting.append(item)
+            yield from self._finish([])
+            return
         if item.rendering is None:
             yield from self._finish(self._labeller.flush())
             self.inspection, self.covered = None, 0.0
@@ -221,21 +263,38 @@ class Compositor:
         return labels
 
     def _finish(self, labels):
+        """Blends the frames whose labels are there, and those that repeat them; yields as `push`."""
+        yield from self._repeated()
         for label in labels:
             waiting = self._waiting.popleft()
             with self._timer("blend"):
-                left, top, right, bottom = waiting.rendering.window
-                alpha = seam.blend_alpha(label, self._model, waiting.rendering) * np.float32(waiting.presence)
-                self.covered = 0.0
+                rendering, covered = waiting.rendering, 0.0
+                alpha = seam.blend_alpha(label, self._model, rendering) * np.float32(waiting.presence)
                 if waiting.keep is not None:
                     painted = float(alpha.sum())
                     alpha *= waiting.keep
-                    self.covered = 1 - float(alpha.sum()) / painted if painted else 0.0
-                picture = waiting.frame.rgb.astype(np.float32) / 255
-                window = picture[top:bottom, left:right]
-                picture[top:bottom, left:right] = seam.composite(window, waiting.rendering, alpha)
-                whole = np.zeros(picture.shape[:2], np.float32)
-                whole[top:bottom, left:right] = alpha
+                    covered = 1 - float(alpha.sum()) / painted if painted else 0.0
+            inspection = None
             if self._inspect:
-                self.inspection = views.inspection_of(self._model, waiting.rendering, label, waiting.thumbnail)
-            yield waiting.frame, picture, whole
+                inspection = views.inspection_of(self._model, rendering, label, waiting.thumbnail)
+            self._blended = _Blended(rendering, alpha, covered, inspection)
+            yield self._laid(waiting.frame)
+            yield from self._repeated()
+
+    def _repeated(self):
+        """Yields the frames next in turn that repeat the one finished last."""
+        while self._waiting and self._waiting[0].again:
+            yield self._laid(self._waiting.popleft().frame)
+
+    def _laid(self, frame):
+        """A frame with the face that was finished last laid over it, as `push` yields it."""
+        done = self._blended
+        with self._timer("blend"):
+            left, top, right, bottom = done.rendering.window
+            picture = frame.rgb.astype(np.float32) / 255
+            window = picture[top:bottom, left:right]
+            picture[top:bottom, left:right] = seam.composite(window, done.rendering, done.alpha)
+            whole = np.zeros(picture.shape[:2], np.float32)
+            whole[top:bottom, left:right] = done.alpha
+        self.covered, self.inspection = done.covered, done.inspection
+        return frame, picture, whole

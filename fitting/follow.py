@@ -82,9 +82,9 @@ def _look(face):
     return small - small.mean()
 
 
-def _same(face, before):
-    """Whether two grey faces differ in coding noise alone."""
-    away = cv2.resize(cv2.absdiff(face, before).astype(np.float32), (LOOK, LOOK), interpolation=cv2.INTER_AREA)
+def same_picture(picture, before):
+    """Whether two pictures (h, w) uint8 of a face or of it and a little more differ in coding noise alone."""
+    away = cv2.resize(cv2.absdiff(picture, before).astype(np.float32), (LOOK, LOOK), interpolation=cv2.INTER_AREA)
     return bool(away.mean() < SAME and away.max() < SAME_MOST)
 
 
@@ -125,7 +125,7 @@ class Follower:
             return self._search(image)
         patch, inverse = _patch(image, self._last)
         face = _face(patch)
-        if not self._strikes and _same(face, self._before):
+        if not self._strikes and same_picture(face, self._before):
             self.repeated = True
             return self._last, self._misses == 0
         faces = self._detector.detect(patch, scale=1.0)

@@ -1,0 +1,112 @@
+"""Frames that are shown twice: what the compositor makes of them, on a rendered person who turns and smiles."""
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from compositing.compositor import Compositor
+from compositing.target import reduced
+from compositing.virtual import virtual_face
+from facemodel.camera import rotation_matrix
+from tests import synthetic
+
+COUNT = 9
+SHOWN = np.array([0, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8])
+AGAIN = np.r_[False, np.diff(SHOWN) == 0]
+
+
+@pytest.fixture(scope="module")
+def act(model):
+    """Pictures and their Track, COUNT frames."""
+    shared, frame = synthetic.known_face(model, 3)
+    smile, frames = [model.expression_names.index(f"mouthSmile{side}") for side in ("Left", "Right")], []
+    for k in range(COUNT):
+        expression = frame.expression * 0
+        expression[smile] = k / COUNT
+        frames.append(replace(frame, expression=expression, rotation=rotation_matrix(np.array([0, 0.02 * k - 0.1, 0]))))
+    marks = np.float32([synthetic.true_landmarks(model, shared, one) for one in frames])
+    return [synthetic.draw(model, shared, one) for one in frames], synthetic.track_of(model, shared, frames,
+                                                                                      landmarks=marks)
+
+
+def taken(track, rows):
+    """A Track of some of a track's frames, numbered from 0."""
+    names = ("status", "expression", "rotation", "translation", "light", "landmarks", "photometric_error",
+             "landmark_error")
+    return replace(track, **{name: getattr(track, name)[rows] for name in names}, frame_index=np.arange(len(rows)))
+
+
+def finished(model, track, pictures, settle_after=None, **options):
+    """[(picture, alpha)] of all frames, the state being handed to another compositor after some of them."""
+    person = reduced(virtual_face(model, 7), 256)
+    compositor, out = Compositor(model, track, person, **options), []
+    for k, picture in enumerate(pictures):
+        out += compositor.push(SimpleNamespace(index=k, rgb=picture))
+        if k == settle_after:
+            out += compositor.settle()
+            state = compositor.state()
+            compositor.close()
+            compositor = Compositor(model, track, person, **options)
+            compositor.restore(state)
+    out += compositor.flush()
+    compositor.close()
+    assert [frame.index for frame, _, _ in out] == list(range(len(pictures)))
+    return [(picture, alpha) for _, picture, alpha in out]
+
+
+def test_what_a_track_says_is_repeated(act):
+    _, track = act
+    np.testing.assert_array_equal(taken(track, SHOWN).repeated(), AGAIN)
+    assert not track.repeated().any()
+    unsure = taken(track, SHOWN)
+    unsure.status[AGAIN] = "low_confidence"
+    assert not unsure.repeated().any()
+
+
+def test_a_repeated_frame_has_the_face_of_the_one_before(model, act):
+    """All others come out as if it were not there; what is not face in it is its own."""
+    pictures, track = act
+    plain = finished(model, track, pictures)
+    coded = [pictures[k].copy() for k in SHOWN]
+    for k in np.flatnonzero(AGAIN):
+        coded[k][0, 0] = 255                                      # far from the face
+    for k, (picture, alpha) in enumerate(finished(model, taken(track, SHOWN), coded)):
+        np.testing.assert_array_equal(alpha, plain[SHOWN[k]][1])
+        np.testing.assert_array_equal(picture[1:], plain[SHOWN[k]][0][1:])
+        np.testing.assert_array_equal(picture[0, 0], np.float32(coded[k][0, 0]) / 255)
+    assert alpha.max() == 1
+
+
+def test_a_hand_before_a_still_face_is_no_repeat(model, act):
+    """The unknowns are the same, the picture is not: the frame goes through all of it."""
+    pictures, track = act
+    still = taken(track, np.array([2, 2, 2]))
+    shown = [pictures[2], pictures[2].copy(), pictures[2]]
+    x, y = still.landmarks[1, 8].astype(int)
+    shown[1][y - 20:y + 20, x - 20:x + 20] = 20                   # at the chin
+    seen, made = [], Compositor._lift
+    watch = lambda self, item: seen.append(item.again) or made(self, item)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compositor, "_lift", watch)
+        finished(model, still, shown)
+        assert seen == [False, False, False]
+        seen.clear()
+        finished(model, still, [pictures[2]] * 3)
+        assert seen == [False, True, True]
+        seen.clear()
+        whole = np.ones(pictures[2].shape[:2], np.float32)
+        finished(model, still, [pictures[2]] * 3, mask=SimpleNamespace(keep=lambda index: whole))
+        assert not any(seen)                                      # the mask may move
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_repeat_may_come_after_a_stop(model, act, after):
+    """The first frame after a state goes through all of it, in the process that wrote the state and in the next."""
+    pictures, track = act
+    shown = [pictures[k] for k in SHOWN]
+    made = finished(model, taken(track, SHOWN), shown, settle_after=after)
+    assert len(made) == len(SHOWN) and all(alpha.max() == 1 for _, alpha in made)
+    for k in np.flatnonzero(AGAIN):
+        if k - 1 != after:
+            np.testing.assert_array_equal(made[k][0], made[k - 1][0])
