@@ -27,6 +27,7 @@ from fitting.texture import bare_lips, bare_skin, region_texture
 from fitting.video_reader import VideoFrame
 from texgan.transfer import static
 
+MOST_WAITING = 24            # frames that wait for labels: a still picture sends the labeller nothing new
 AROUND = 0.6                 # of the landmarks' extent to each side: what is compared of two frames
 
 
@@ -110,7 +111,7 @@ class Compositor:
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
         self._inspect, self._line = inspect, Pipeline(self._lift, self._infer, self._render)
         self._same_unknowns = track.repeated()
-        self._pushed = None         # number of the frame pushed last, and what is around its face
+        self._pushed = None         # number of the frame pushed last, and what is around its face, or was first
         self._blended = None        # what the frame yielded last was finished with
         self.inspection = None      # compositing.views.Inspection of the frame yielded last
         self.covered = 0.0          # share of the face in the frame yielded last that something lies before
@@ -141,8 +142,11 @@ class Compositor:
         right, bottom = np.maximum(np.ceil(high + AROUND * (high - low)), 0).astype(int)
         part = rgb[top:bottom, left:right]
         before, self._pushed = self._pushed, (t, cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)) if part.size else None
-        return bool(before and self._pushed and before[0] == t - 1 and self._mask is None and self._same_unknowns[t]
-                    and same_picture(self._pushed[1], before[1]))
+        again = bool(before and self._pushed and before[0] == t - 1 and self._mask is None and self._same_unknowns[t]
+                     and self._presence[t] == self._presence[t - 1] and same_picture(self._pushed[1], before[1]))
+        if again:
+            self._pushed = t, before[1]             # what changes slowly is seen at last
+        return again
 
     def flush(self):
         """Yields the frames that still wait."""
@@ -221,7 +225,7 @@ class Compositor:
         """What comes off the line: tone, seam and blend; yields as `push`."""
         if item.again and not self._broken:
             self._waiting.append(item)
-            yield from self._finish([])
+            yield from self._finish(self._labeller.settle() if len(self._waiting) > MOST_WAITING else [])
             return
         if item.rendering is None:
             yield from self._finish(self._labeller.flush())

@@ -55,6 +55,8 @@ DOUBT = 3.0                  # that the source mostly looks AHEAD: two pictures'
 ERROR = np.radians([4, 8])   # of gazes across and down, by how eyes sit in a fit
 STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
 FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
+TREMBLES = np.radians([1.0, 2.5])    # up to the first a turn is rather misread, from the second on it is none
+FAINTLY = 0.12               # share of such a one that is followed at once
 ALONE = 0.25                 # evidence that one eye is believed to have more of than the other
 FAINT = 0.1                  # evidence of an iris up to which an eye stays as the method infers it
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
@@ -183,7 +185,8 @@ def _followed(before, turns, trust):
     apart = (turns[0] - turns[1]) / 2 * [1, 0] if trust.all() else was_apart           # one eye never looks higher
     if before is not None:
         change = now - was
-        now = was + change * (FOLLOWS if np.linalg.norm(change) < STILL else JUMPS)
+        size = np.linalg.norm(change)
+        now = was + change * (JUMPS if size >= STILL else np.interp(size, TREMBLES, (FAINTLY, FOLLOWS)))
         apart = was_apart + PARTS * (apart - was_apart)
     return np.array([now + apart, now - apart])
 

@@ -4,7 +4,7 @@
 
 FACES are photos, folders of photos and clips without hands or glasses before the face; every so many frames of a clip
 are taken. DATASET (texgan.extract of photos) and ICT-FaceKit lend rendered people, who play the script of
-texgan.rendered. People of texgan.split's test list are left out. On one core it takes about half an hour.
+texgan.rendered. People of texgan.split's test list are left out. Each network takes half an hour on one core.
 """
 from __future__ import annotations
 
@@ -192,10 +192,6 @@ def train(name, bases, rng, count, passes, minutes=None, show=True, start=None):
     passes : int, how often each is seen
     minutes : float, optional, end training early after so long
     start : OcclusionNetwork of the same settings to go on from, with less haste, or None
-
-    Raises
-    ------
-    InputError : when `start` is one of other settings
     """
     view, settings = NETWORKS[name]
     drawn = []
@@ -206,8 +202,6 @@ def train(name, bases, rng, count, passes, minutes=None, show=True, start=None):
     torch.manual_seed(int(rng.integers(2**31)))
     network = OcclusionNetwork(view.size, **settings).to(memory_format=torch.channels_last).train()
     if start is not None:
-        if start.settings != network.settings:
-            raise InputError(f"--start: its network for {name} is one of other settings; leave --start away")
         network.load_state_dict(start.state_dict())
     highest, batch = RATE_AGAIN if start else RATE, 16
     steps = passes * count // batch
@@ -238,6 +232,21 @@ def train(name, bases, rng, count, passes, minutes=None, show=True, start=None):
             bar.update()
     network.load_state_dict(averaged)
     return network.eval()
+
+
+def start_from(path, names):
+    """The networks of these names in a file of `write`, to go on from: dict.
+
+    Raises
+    ------
+    InputError : when it has no such networks, or ones of other settings
+    """
+    networks = OcclusionDetector(path).networks
+    for name in names:
+        view, settings = NETWORKS[name]
+        if name not in networks or networks[name].settings != OcclusionNetwork(view.size, **settings).settings:
+            raise InputError(f"{path}: its network for {name} is another one than is trained; leave --start away")
+    return networks
 
 
 def _batch(rng, drawn, which):
@@ -283,7 +292,9 @@ def main(argv=None):
     if (args.skins is None) != (args.ict is None):
         raise InputError("--skins and --ict: give both, or neither")
     commands.check_writable(args.out)
-    before = OcclusionDetector(args.start).networks if args.start else {}
+    names = [args.only] if args.only else list(NETWORKS)
+    networks = dict(OcclusionDetector().networks) if args.only else {}
+    before = start_from(args.start, names) if args.start else {}
     cv2.setNumThreads(1)
     model, detector = load_model("commons"), FaceDetector()
     bases = faces(pictures(args.faces), model, detector)
@@ -291,8 +302,7 @@ def main(argv=None):
         bases = np.concatenate([bases, faces(performances(args.skins, args.ict, model, args.actors, args.seed), model,
                                              detector)])
     rng = np.random.default_rng(args.seed)
-    networks = dict(OcclusionDetector().networks) if args.only else {}
-    for name in [args.only] if args.only else NETWORKS:
+    for name in names:
         networks[name] = train(name, bases, rng, args.count, args.passes, args.minutes, start=before.get(name))
     write(args.out, networks, bases, args.seed)
     print(f"wrote {args.out}: trained on {len(bases)} faces")

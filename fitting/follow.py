@@ -125,9 +125,10 @@ class Follower:
             return self._search(image)
         patch, inverse = _patch(image, self._last)
         face = _face(patch)
-        if not self._strikes and same_picture(face, self._before):
+        if not self._strikes and not self._misses and same_picture(face, self._before):
             self.repeated = True
-            return self._last, self._misses == 0
+            self._unseen += 1
+            return self._last, True
         faces = self._detector.detect(patch, scale=1.0)
         middle = np.array([PATCH / 2, PATCH / 2])
         near = [f for f in faces if np.linalg.norm(f.centre - middle) < 0.5 * PATCH_FACE]

@@ -66,10 +66,10 @@ class Track:
         return len(self.frame_index)
 
     def repeated(self):
-        """Which frames have the unknowns of the one before, to the bit: (F,) bool; see fitting.follow."""
+        """Which frames have landmarks and unknowns of the one before, to the bit: (F,) bool; see fitting.follow."""
         out, ok = np.zeros(len(self), bool), self.status == "ok"
         out[1:] = ok[1:] & ok[:-1]
-        for each in (self.expression, self.rotation, self.translation):
+        for each in (self.landmarks.reshape(len(self), -1), self.expression, self.rotation, self.translation):
             out[1:] &= (each[1:] == each[:-1]).all(axis=1)
         return out
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fitting import checkpoint
 from fitting.follow import Following
-from fitting.smoothing import CHUNK, MARGIN
 
 RAW = ("status", "expression", "rotation", "translation", "light", "photometric_error", "landmark_error", "confidence")
 SMOOTHED = ("expression", "rotation", "translation")
@@ -63,7 +62,9 @@ class UnfinishedTrack:
         if self._frames is None:
             return
         new = slice(end - checkpoint.EVERY, end)
-        first = max(0, new.start - CHUNK - 2 * MARGIN)         # the smoother may have changed frames from here on
+        held = self._frames.state["smoother"] if self._frames.state else {"frames": [], "done": 0}
+        # the smoother has changed no frame before those that waited in it when the last piece was kept
+        first = min([new.start, *(frame[0] for frame in held["frames"][held["done"]:])])
         self._frames.append(
             {"end": end, "raw": {name: getattr(raw, name)[new] for name in RAW}, "smooth_from": first,
              "smooth": {name: getattr(smooth, name)[first:end] for name in SMOOTHED}},

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from compositing.compositor import Compositor
+from compositing.compositor import MOST_WAITING, Compositor
+from compositing.presence import presence
 from compositing.target import reduced
 from compositing.virtual import virtual_face
 from facemodel.camera import rotation_matrix
@@ -37,18 +38,21 @@ def taken(track, rows):
     return replace(track, **{name: getattr(track, name)[rows] for name in names}, frame_index=np.arange(len(rows)))
 
 
-def finished(model, track, pictures, settle_after=None, **options):
-    """[(picture, alpha)] of all frames, the state being handed to another compositor after some of them."""
+def finished(model, track, pictures, settle_after=None, resume=False, most=None, **options):
+    """[(picture, alpha)] of all frames. settle_after : frame after which the state is taken; resume : by another
+    compositor; most : int, largest number of frames that may be kept waiting after a push"""
     person = reduced(virtual_face(model, 7), 256)
     compositor, out = Compositor(model, track, person, **options), []
     for k, picture in enumerate(pictures):
         out += compositor.push(SimpleNamespace(index=k, rgb=picture))
+        assert most is None or k + 1 - len(out) <= most
         if k == settle_after:
             out += compositor.settle()
             state = compositor.state()
-            compositor.close()
-            compositor = Compositor(model, track, person, **options)
-            compositor.restore(state)
+            if resume:
+                compositor.close()
+                compositor = Compositor(model, track, person, **options)
+                compositor.restore(state)
     out += compositor.flush()
     compositor.close()
     assert [frame.index for frame, _, _ in out] == list(range(len(pictures)))
@@ -105,8 +109,40 @@ def test_a_repeat_may_come_after_a_stop(model, act, after):
     """The first frame after a state goes through all of it, in the process that wrote the state and in the next."""
     pictures, track = act
     shown = [pictures[k] for k in SHOWN]
-    made = finished(model, taken(track, SHOWN), shown, settle_after=after)
-    assert len(made) == len(SHOWN) and all(alpha.max() == 1 for _, alpha in made)
-    for k in np.flatnonzero(AGAIN):
-        if k - 1 != after:
-            np.testing.assert_array_equal(made[k][0], made[k - 1][0])
+    went_on, resumed = (finished(model, taken(track, SHOWN), shown, after, resume) for resume in (False, True))
+    for (picture, alpha), (other, its) in zip(went_on, resumed, strict=True):
+        np.testing.assert_array_equal(picture, other)
+        np.testing.assert_array_equal(alpha, its)
+
+
+def test_a_still_picture_is_not_held_back(model, act):
+    """However long it stands: no more frames wait than MOST_WAITING and those on the line."""
+    pictures, track = act
+    shown = np.r_[0, 1, np.full(60, 2), 3, 4]
+    made = finished(model, taken(track, shown), [pictures[k] for k in shown], most=MOST_WAITING + 5)
+    for k in range(3, 62):
+        np.testing.assert_array_equal(made[k][0], made[2][0])
+
+
+def test_a_repeat_fades_as_any_frame(model, act):
+    """Frames before one that is lost: each has its own weight, repeated or not."""
+    pictures, track = act
+    lost = taken(track, SHOWN)
+    lost.status[-1] = "lost"
+    weights = [alpha.max() for picture, alpha in finished(model, lost, [pictures[k] for k in SHOWN])
+               if picture is not None]
+    np.testing.assert_allclose(weights, presence(lost.status)[:-1], atol=1e-6)
+    assert AGAIN[8] and weights[8] < weights[7]
+
+
+def test_what_changes_slowly_beside_a_still_face_is_seen(model, act):
+    pictures, track = act
+    shown, (x, y) = [], track.landmarks[2, 8].astype(int)
+    for k in range(30):
+        shown.append(pictures[2].copy())
+        shown[k][y + 5:y + 45, x - 20:x + 20] = np.clip(pictures[2][y + 5:y + 45, x - 20:x + 20] + 1.0 * k, 0, 255)
+    seen, made = [], Compositor._lift
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compositor, "_lift", lambda self, item: seen.append(item.again) or made(self, item))
+        finished(model, taken(track, np.full(30, 2)), shown)
+    assert seen[1:4] == [True] * 3 and seen[4:].count(False) >= 3

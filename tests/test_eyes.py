@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compositing.eyes import GRID, EyeRedrawer, along, eye_redrawer, take_apart
+from compositing.eyes import FAINTLY, GRID, EyeRedrawer, _followed, along, eye_redrawer, take_apart
 from compositing.gaze import IRIS, eye_charts, find_iris, gaze_vector, read_gaze
 from compositing.key_frames import neutral_source_texture
 from compositing.lids import lid_gaps
@@ -308,3 +308,23 @@ def test_a_source_s_usual_gaze_is_found(model, face):
     np.testing.assert_array_equal(redrawn(lids, texture, neutral.rgb, neutral.validity, 0), texture)
     shown[1] = expression_of(model, eyeBlink=0.6)
     assert np.abs(redrawn(lids, texture, neutral.rgb, neutral.validity, 1) - texture).max() > 0.1
+
+
+def test_eyes_that_rest_do_not_tremble_and_those_that_move_are_followed():
+    """Readings off by a third of a degree leave what a first-order filter of that share leaves; motion lags little."""
+    trust, rng = np.ones(2), np.random.default_rng(0)
+
+    def shown(turns):
+        out = [None]
+        for turn in turns:
+            out.append(_followed(out[-1], np.tile(turn, (2, 1)), trust))
+        return np.degrees(np.array(out[1:])).mean(axis=1)
+
+    noise = rng.normal(0, np.radians(0.3), (4000, 2))
+    assert shown(noise)[50:].std() == pytest.approx(0.3 * np.sqrt(FAINTLY / (2 - FAINTLY)), rel=0.1)
+    for speed, most in ((0.2, 1.6), (1.0, 2.6), (3.0, 4.0)):                        # degrees a frame
+        path = np.radians(speed) * np.arange(60)[:, None] * [1, 0]
+        lag = np.degrees(path) - shown(path)
+        assert 0 <= lag[:, 0].max() < most
+    jump = np.radians([[0, 0]] * 3 + [[12, 0]] * 12)
+    assert shown(jump)[3, 0] > 10 and abs(shown(jump)[-1, 0] - 12) < 0.5

@@ -132,10 +132,13 @@ def crossing():
     return [s[0] for s in shown], np.array([s[1:] for s in shown])
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_two_people_change_places(detector, crossing, who):
-    """Each is followed to where he goes; the one behind is gone while he is hidden, and nobody takes his place."""
-    pictures, middles = crossing
+@pytest.mark.parametrize(("who", "times"), [(0, 1), (1, 1), (0, 2), (1, 2), (1, 3)])
+def test_two_people_change_places(detector, crossing, who, times):
+    """Each is followed to where he goes; the one behind is gone while he is hidden, and nobody takes his place.
+
+    times : how often each picture is shown
+    """
+    pictures, middles = (np.repeat(x, times, axis=0) for x in crossing)
     following = follow(pictures, detector, str(who + 1))
     x = following.landmarks[..., 0].mean(axis=1)
     there = seen(following)
@@ -173,6 +176,35 @@ def test_repeated_frames_are_known(detector):
     np.testing.assert_array_equal(following.landmarks[again], following.landmarks[np.flatnonzero(again) - 1])
     assert (following.landmarks[~again][1:] != following.landmarks[~again][:-1]).any(axis=(1, 2)).all()
     assert not follow(pictures, detector).repeated.any()
+
+
+class Blindable:
+    """A detector that finds no more faces once `blind` is set."""
+
+    def __init__(self, detector):
+        self._detector, self.blind, self.searches = detector, False, 0
+
+    def detect(self, image, **options):
+        self.searches += self.blind and not options
+        return [] if self.blind else self._detector.detect(image, **options)
+
+    def __getattr__(self, name):
+        return getattr(self._detector, name)
+
+
+@pytest.mark.parametrize("shown", [range(24), np.arange(48) // 2, np.minimum(np.arange(40), 4)])
+def test_a_face_that_is_never_confirmed_again_is_given_up(detector, shown):
+    """Whether the picture moves on, in every frame or in every other one, or stands still: no landmarks stay."""
+    moving, eyes = list(clips.demo_frames(24)), Blindable(detector)
+
+    def pictures():
+        for k in shown:
+            eyes.blind = k >= 4
+            yield moving[k]
+
+    there, confirmed = seen(follow(pictures(), eyes)), np.asarray(shown) < 4
+    assert there[confirmed].all() and not there[np.flatnonzero(~confirmed)[2:]].any()
+    assert eyes.searches > 2
 
 
 def test_one_blink_is_no_repeat(detector):

@@ -7,6 +7,7 @@ import pytest
 
 import fitting.track
 from facemodel.camera import axis_angle, rotation_matrix
+from fitting import checkpoint, smoothing
 from fitting.detection import FaceDetector, eye_distance
 from fitting.follow import Following, follow
 from fitting.parameters import Frame, Shared
@@ -174,18 +175,26 @@ def test_a_picture_without_the_face_has_no_residuals(model):
 class Scripted:
     """Stands for FrameTracker: gives the frames that a script says."""
 
-    script = []
+    script, stop = [], None
 
     def __init__(self, model, person, engine):
         self._at = 0
 
     def step(self, image, landmarks):
+        if self._at == self.stop:
+            raise KeyboardInterrupt
         fitted = self.script[self._at]
         self._at += 1
         return fitted
 
     def forget(self):
         self._at += 1
+
+    def state(self):
+        return {"at": self._at}
+
+    def restore(self, state):
+        self._at = state["at"]
 
 
 @pytest.fixture
@@ -197,14 +206,14 @@ def scripted(model, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting.track, "fit_person", lambda *_: Person(shared, offset, 0.02, np.zeros((9, 3))))
     face = np.random.default_rng(0).uniform(0, 48, (68, 2)).astype(np.float32)
 
-    def run(fits, seen, remark=None, faces=1, repeated=None):
+    def run(fits, seen, remark=None, faces=1, repeated=None, folder=None):
         clip = clips.write_clip(tmp_path / "clip.mp4", [clips.pattern(t, 48, 48) for t in range(len(seen))])
         repeated = np.zeros(len(seen), bool) if repeated is None else repeated
         marks = np.where(seen[:, None, None], face, np.nan).astype(np.float32)
         monkeypatch.setattr(fitting.track, "read_landmarks",
                             lambda *_, **__: (Following(marks, seen, repeated, faces), remark))
         monkeypatch.setattr(Scripted, "script", fits)
-        return track_clip(model, clip, SimpleNamespace(dense=lambda *_: None), progress=False)
+        return track_clip(model, clip, SimpleNamespace(dense=lambda *_: None), progress=False, folder=folder)
     return run
 
 
@@ -267,6 +276,25 @@ def test_repeated_frames_have_all_of_the_frame_before(model, scripted):
         for name in ("status", "expression", "rotation", "translation", "confidence", "photometric_error"):
             np.testing.assert_array_equal(getattr(made, name), getattr(plain, name)[shown])
         np.testing.assert_array_equal(made.light[1:][np.diff(shown) == 0], made.light[:-1][np.diff(shown) == 0])
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_stopped_track_of_repeated_frames_goes_on(model, scripted, tmp_path, monkeypatch, times):
+    """The smoother then holds frames of long ago: none of them is lost, and the track is that of a run at one go."""
+    for module, name, value in ((checkpoint, "EVERY", 10), (smoothing, "CHUNK", 8), (smoothing, "MARGIN", 3)):
+        monkeypatch.setattr(module, name, value)
+    fits, seen = some_fits(model, 40), np.ones(40 * times, bool)
+    repeated = np.arange(40 * times) % times > 0
+    whole = scripted(fits, seen, repeated=repeated)
+    for stop in (7, 23, 38):
+        folder = tmp_path / str(stop)
+        monkeypatch.setattr(Scripted, "stop", stop)
+        with pytest.raises(KeyboardInterrupt):
+            scripted(fits, seen, repeated=repeated, folder=folder)
+        monkeypatch.setattr(Scripted, "stop", None)
+        resumed = scripted(fits, seen, repeated=repeated, folder=folder)
+        for name in (*UNKNOWNS, "status"):
+            np.testing.assert_array_equal(getattr(resumed.track, name), getattr(whole.track, name))
 
 
 def test_frames_before_the_first_face_take_its_unknowns(model, scripted):
