@@ -1,4 +1,6 @@
 """Following one face through a clip, and the choice of key frames."""
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -190,6 +192,39 @@ class Blindable:
 
     def __getattr__(self, name):
         return getattr(self._detector, name)
+
+
+class InCompany:
+    """A detector that sees another face beside each, and another person in it once `stranger` is set."""
+
+    def __init__(self, detector):
+        self._detector, self.stranger = detector, False
+
+    def detect(self, image, **options):
+        faces = self._detector.detect(image, **options)
+        return faces + [replace(face, box=face.box + [200, 0, 200, 0]) for face in faces]
+
+    def descriptor(self, image, landmarks):
+        return self._detector.descriptor(image, landmarks) + self.stranger
+
+    def __getattr__(self, name):
+        return getattr(self._detector, name)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_all_of_a_stranger_is_given_up(detector, times):
+    """Who takes a face's place without a jump is looked at late: what was taken for the face's by then goes."""
+    moving = list(clips.demo_frames(24))
+    for change in range(9, 13):
+        eyes = InCompany(detector)
+
+        def pictures(eyes=eyes, change=change):
+            for k in range(24 * times):
+                eyes.stranger = k // times >= change
+                yield moving[k // times]
+
+        there = seen(follow(pictures(), eyes))
+        assert there[:(change - 3) * times].all() and not there[change * times:].any()
 
 
 @pytest.mark.parametrize("shown", [range(24), np.arange(48) // 2, np.minimum(np.arange(40), 4)])
