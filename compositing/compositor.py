@@ -110,8 +110,9 @@ class Compositor:
         self._timer = timer or StageTimer()
         self._textures = TexturePerformer(model, track, target.texture, method, source_neutral, self._timer, eyes)
         self._inspect, self._line = inspect, Pipeline(self._lift, self._infer, self._render)
-        self._same_unknowns = track.repeated()
-        self._pushed = None         # number of the frame pushed last, and what is around its face, or was first
+        self._alike = track.repeated() & (mask is None)      # frames to be shown as the one before, as far as is known
+        self._alike[1:] &= np.diff(self._presence) == 0
+        self._pushed = None         # number of the frame pushed last, and its picture, or the first like it
         self._blended = None        # what the frame yielded last was finished with
         self.inspection = None      # compositing.views.Inspection of the frame yielded last
         self.covered = 0.0          # share of the face in the frame yielded last that something lies before
@@ -136,17 +137,15 @@ class Compositor:
 
     def _again(self, rgb, t):
         """Whether frame t of the track is the one before once more: its face has not moved, nor what is around it."""
-        marks = self._track.landmarks[t]
-        low, high = marks.min(axis=0), marks.max(axis=0)
-        left, top = np.maximum(np.floor(low - AROUND * (high - low)), 0).astype(int)
-        right, bottom = np.maximum(np.ceil(high + AROUND * (high - low)), 0).astype(int)
-        part = rgb[top:bottom, left:right]
-        before, self._pushed = self._pushed, (t, cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)) if part.size else None
-        again = bool(before and self._pushed and before[0] == t - 1 and self._mask is None and self._same_unknowns[t]
-                     and self._presence[t] == self._presence[t - 1] and same_picture(self._pushed[1], before[1]))
-        if again:
-            self._pushed = t, before[1]             # what changes slowly is seen at last
-        return again
+        before, self._pushed = self._pushed, (t, rgb)
+        if before is None or before[0] != t - 1 or not self._alike[t]:
+            return False
+        part = _around(self._track.landmarks[t])
+        now, then = (picture[part] for picture in (rgb, before[1]))
+        if not now.size or not same_picture(*(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (now, then))):
+            return False
+        self._pushed = t, before[1]                 # what changes slowly is seen at last
+        return True
 
     def flush(self):
         """Yields the frames that still wait."""
@@ -302,3 +301,12 @@ class Compositor:
             whole[top:bottom, left:right] = done.alpha
         self.covered, self.inspection = done.covered, done.inspection
         return frame, picture, whole
+
+
+def _around(landmarks):
+    """The part of a picture, two slices, that holds a face with these landmarks (68, 2) and AROUND it."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    margin = AROUND * (high - low)
+    left, top = np.maximum(np.floor(low - margin), 0).astype(int)
+    right, bottom = np.maximum(np.ceil(high + margin), 0).astype(int)
+    return np.s_[top:bottom, left:right]

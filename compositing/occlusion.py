@@ -18,7 +18,7 @@ import numpy as np
 import assets
 from compositing.occlusion_crops import OBJECT, STRIP, cut, layout, placement
 from facemodel.camera import project, to_camera
-from facemodel.errors import InputError
+from facemodel.files import weights
 
 MODES = ("auto", "off")
 SHIPPED = "occlusion/occlusion.safetensors"
@@ -50,24 +50,15 @@ class OcclusionDetector:
 
     def __init__(self, path=None):
         import torch
-        from safetensors import SafetensorError, safe_open
 
         from compositing.occlusion_network import OcclusionNetwork
         self._torch, self.networks = torch, {}
         path = assets.path(SHIPPED) if path is None else path
-        try:
-            with safe_open(str(path), "pt") as file:
-                settings = json.loads(file.metadata()["settings"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}      # noqa: SIM118  it is no dict
-            for name, its in settings.items():
+        with weights(path, "what lies before faces", "compositing.train_occlusion") as (tensors, metadata):
+            for name, its in json.loads(metadata["settings"]).items():
                 network = OcclusionNetwork(**its)
-                own = {k.split(".", 1)[1]: v.float() if v.is_floating_point() else v for k, v in tensors.items()
-                       if k.startswith(name + ".")}
-                network.load_state_dict(own)
+                network.load_state_dict({k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(name + ".")})
                 self.networks[name] = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path}: no weights of what lies before faces; make some with python -m "
-                             "compositing.train_occlusion, or install dynatex again") from error
 
     def __call__(self, name, picture):
         """Probability that something lies before the face: (h, w) float32, by the network `name`.

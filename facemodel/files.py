@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files of weights."""
 from __future__ import annotations
 
 import os
@@ -35,3 +35,30 @@ def whole(path, remedy="choose another place with -o"):
         if isinstance(error, OSError):
             raise InputError(f"{path}: can't be written ({error.strerror}); {remedy}") from error
         raise
+
+
+@contextmanager
+def weights(path, what, command):
+    """The tensors of a safetensors file, floats in single precision, and its metadata, dict of str.
+
+    Use as `with weights(path, what, command) as (tensors, metadata):`; when the block does not find in them what it
+    wants, they are of something else.
+
+    Parameters
+    ----------
+    path : str or Path
+    what : str, what the weights are of, and command : the module that makes them
+
+    Raises
+    ------
+    InputError : when there are no such weights
+    """
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(str(path), "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}      # noqa: SIM118  it is no dict
+            metadata = file.metadata() or {}
+        yield {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: no weights of {what}; make some with python -m {command}, or install dynatex "
+                         "again") from error

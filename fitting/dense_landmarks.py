@@ -21,7 +21,7 @@ from torch import nn
 
 import assets
 from facemodel.camera import rotation_matrix
-from facemodel.errors import InputError
+from facemodel.files import weights
 from facemodel.symmetry import INNER
 from fitting.energy import Pose
 
@@ -186,21 +186,14 @@ class DensePredictor:
     """
 
     def __init__(self, path=None):
-        from safetensors import safe_open
         path = assets.path(SHIPPED) if path is None else path
-        try:
-            with safe_open(str(path), "pt") as file:
-                settings = json.loads(file.metadata()["settings"])
-                self._identity_hash = file.metadata()["identity_hash"]
-                tensors = {k: file.get_tensor(k) for k in file.keys()}       # noqa: SIM118  it is no dict
-                self._identity_sigma = tensors.pop("identity_sigma").double().numpy()
-                self._turn_sigma = float(tensors.pop("turn_sigma"))
-                self._identity_mirror = tensors.pop("identity_mirror").double().numpy()
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: no weights of the dense landmarks; make some with python -m "
-                             "texgan.train_landmarks, or install dynatex again") from error
-        self._network = DenseLandmarkNetwork(**settings).eval()
-        self._network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        with weights(path, "the dense landmarks", "texgan.train_landmarks") as (tensors, metadata):
+            self._identity_hash = metadata["identity_hash"]
+            self._identity_sigma = tensors.pop("identity_sigma").double().numpy()
+            self._turn_sigma = float(tensors.pop("turn_sigma"))
+            self._identity_mirror = tensors.pop("identity_mirror").double().numpy()
+            self._network = DenseLandmarkNetwork(**json.loads(metadata["settings"])).eval()
+            self._network.load_state_dict(tensors)
 
     def __call__(self, image, landmarks, looks=1):
         """Dense landmarks of a face whose 68 landmarks are known.

@@ -40,7 +40,7 @@ class Following:
 
     landmarks : (F, 68, 2) float32 pixels, nan where there is no face
     confirmed : (F,) bool, the detector found the face there
-    repeated : (F,) bool, the frame is the one before once more, and so are its landmarks
+    repeated : (F,) bool, the frame is the one before once more, and so are its landmarks, of which there are some
     face_count : int, faces in the first frame that shows any
     """
 
@@ -256,6 +256,7 @@ def follow(frames, detector, choice="largest", path="clip", progress=None, journ
         run = 0 if confirmed[t] else run + 1
         if run == PATIENCE and not confirmed[t:t + 2].any():
             landmarks[t - run + 1:t + 1] = np.nan
+    repeated &= np.isfinite(landmarks).all(axis=(1, 2))
     if not confirmed.any():
         raise InputError(f"{path}: no face found in {len(confirmed)} frames; give a clip with a face of 80 pixels or "
                          "more, seen from the front")

@@ -31,12 +31,11 @@ from fitting.solver import NUMBA, Appearance, Settings, draw_samples, engine_for
 from fitting.steadiness import steadiness
 from fitting.trackfile import Track, file_hash, save_track
 from fitting.trust import Trust
-from fitting.unfinished import UnfinishedTrack
+from fitting.unfinished import RAW, SMOOTHED, UnfinishedTrack
 from fitting.video_reader import WHOLE, VideoReader
 from fitting.views import CLIP_LEVELS, make_view
 
 UNKNOWNS = PER_FRAME_BLOCKS = ("expression", "rotation", "translation", "light")
-FOUND = UNKNOWNS + ("status", "photometric_error", "landmark_error", "confidence")
 KEY_SETTINGS = Settings(samples=1250)
 FRAME_SETTINGS = Settings(samples=3000, light_prior=10.0)
 BY_LANDMARKS = Settings(w_colour=0.0)
@@ -289,11 +288,10 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
         for video_frame in reader:
             t = video_frame.index - span.first
             marks = following.landmarks[t].astype(np.float64)
-            there = np.isfinite(marks).all()
-            if there and following.repeated[t]:
-                _copy(raw, t, FOUND)
+            if following.repeated[t]:
+                _copy(raw, t, RAW)
             else:
-                fitted = tracker.step(video_frame.rgb, marks) if there else None
+                fitted = tracker.step(video_frame.rgb, marks) if np.isfinite(marks).all() else None
                 if fitted is None:
                     tracker.forget()
                 _note(raw, t, fitted)
@@ -302,7 +300,7 @@ def track_clip(model, path, detector, face="largest", key_frames=10, progress=Tr
                                           raw.translation[t].astype(np.float64), fitted.hessian)
                 else:
                     ready = smoother.flush()
-                    for name in ("expression", "rotation", "translation"):
+                    for name in SMOOTHED:
                         getattr(smooth, name)[t] = getattr(raw, name)[t]
                 _place(smooth, ready)
             if (t + 1) % checkpoint.EVERY == 0:

@@ -217,3 +217,8 @@ def test_a_guess_is_held_to_by_models_that_it_is_meant_for(model, heads, predict
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(InputError, match="dense landmarks.*train_landmarks"):
         DensePredictor(tmp_path / "none.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match="damaged.safetensors: no weights of the dense landmarks"):
+        DensePredictor(tmp_path / "damaged.safetensors")
+    with pytest.raises(InputError, match="no weights of the dense landmarks"):
+        DensePredictor(assets.path("occlusion/occlusion.safetensors"))
