@@ -34,11 +34,11 @@ from compositing.replace import check_track, report_path
 from compositing.report import StageTimer, build_report, synthetic_marks, write_report
 from compositing.target import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import VideoWriter, compose_yuv
+from facemodel import commands
 from facemodel.atlas import build_atlas
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image, taken
 from fitting.images import read_image

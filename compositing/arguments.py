@@ -17,8 +17,8 @@ from compositing.tone import SKIN
 from compositing.video_writer import SUFFIXES
 from compositing.virtual import check_seed
 from compositing.workdir import WorkDir
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.span import parse_edge
 from texgan.transfer import METHODS
 
@@ -34,18 +34,23 @@ def add_shared(parser):
 def check_shared(args, out):
     """Raises InputError, before any work, for a quality, a result or a track that can't be, or would hit other files.
 
-    args : with source, crf and track
+    args : with source, target, crf and track
     """
     if args.crf is not None and not 0 <= args.crf <= 51:
         raise InputError(f"--crf {args.crf:g}: give a number from 0 to 51")
-    commands.check_writable(out)
+    inputs = inputs_of(args)
+    commands.check_writable(out, inputs=[*inputs, args.track])
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"{out}: unknown suffix '{out.suffix}'; name the output {', '.join(SUFFIXES)}")
-    if out.exists() and args.source.exists() and out.samefile(args.source):
-        raise InputError(f"{out}: is the source itself; choose another name with -o")
-    commands.check_writable(report_path(out))
+    commands.check_writable(report_path(out), inputs=[*inputs, args.track])
     if args.track is not None:
-        commands.check_writable(args.track, "--track")
+        commands.check_writable(args.track, "--track", inputs)
+
+
+def inputs_of(args):
+    """Paths that a command reads, None among them: of the video, photos, weights and mask."""
+    pairs = getattr(args, "pair", None) or ()
+    return [args.source, args.target, *(pair.target for pair in pairs), args.weights, getattr(args, "mask", None)]
 
 
 def build_parser(description=None):
@@ -105,13 +110,13 @@ def build_parser(description=None):
     return parser
 
 
-def _check_views(args, source, out):
+def _check_views(args, out):
     """Raises InputError, before any work, for a --compare or --debug that can't be written or would hit other files."""
-    taken_names = {source.resolve(): "the source", out.resolve(): "the result"}
+    taken_names = {out.resolve(): "the result"}
     for option, path in (("--compare", args.compare), ("--debug", args.debug)):
         if path is None:
             continue
-        commands.check_writable(path, option)
+        commands.check_writable(path, option, inputs=[*inputs_of(args), args.track])
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{option} {path}: unknown suffix '{path.suffix}'; name it {', '.join(SUFFIXES)}")
         if path.resolve() in taken_names:
@@ -165,7 +170,7 @@ def parse(argv=None, description=None):
     check_shared(args, out)
     labelling.check_label(args.label)
     credentials.check_signing(args.sign, out)
-    _check_views(args, args.source, out)
+    _check_views(args, out)
     args.start, args.end = (None if text is None else parse_edge(text, option)
                             for text, option in ((args.start, "--start"), (args.end, "--end")))
     args.work = WorkDir(args.work or out.with_name(out.name + ".work"), keep=args.work is not None,

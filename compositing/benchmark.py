@@ -26,10 +26,10 @@ import assets
 from compositing.replace import replace_face
 from compositing.report import VERSION, StageTimer, hardware, hardware_line, peak_memory_mb, write_report
 from compositing.video_writer import SUFFIXES
+from facemodel import commands
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.follow import Follower
 from fitting.smoothing import smooth_run

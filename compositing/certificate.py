@@ -17,8 +17,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from compositing.report import write_whole
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.video_reader import check_file
 
 EXTRA = 'pip install -e ".[sign]"'

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from facemodel.errors import InputError
-from fitting.video_reader import Span, VideoReader, probe
+from fitting.video_reader import WHOLE, Span, VideoReader, probe, stored_frames
 
 FADE = 4                     # frames
 BLACK, WHITE = 0.1, 0.9      # luma up to which a mask is black, from which on white: compression leaves neither whole
@@ -44,18 +44,24 @@ class Mask:
     ----------
     path : of the mask video
     source : path of the source
+    span : Span, the part of it that the mask is for
 
     Raises
     ------
-    InputError : no video, or not of the source's size; in `keep`, when it ends too early
+    InputError : no video, not of the source's size, or with fewer frames; in `keep`, when its last ones can't
+        be read
     """
 
-    def __init__(self, path, source):
+    def __init__(self, path, source, span=WHOLE):
         self._path, self._reader, self._frames, self._last = path, None, None, (None, None)
         mine, its = probe(path), probe(source)
         if (mine.height, mine.width) != (its.height, its.width):
             raise InputError(f"--mask {path}: is {mine.width} x {mine.height}, but {source} is {its.width} x "
                              f"{its.height}; export the mask at the source's size")
+        needed, there = span.count(stored_frames(source)) + span.first, stored_frames(path)
+        if there < needed:
+            raise InputError(f"--mask {path}: has {there} frames, {source} {needed} up to where its face is replaced; "
+                             "export the mask for all of them, or end earlier with --end")
 
     def __enter__(self):
         return self
@@ -79,5 +85,5 @@ class Mask:
                 white = (frame.rgb.astype(np.float32).mean(axis=2) / 255 - BLACK) / (WHITE - BLACK)
                 self._last = index, 1 - np.clip(white, 0, 1)
                 return self._last[1]
-        raise InputError(f"--mask {self._path}: ends before frame {index} of the source; export it for the whole clip, "
-                         "or end earlier with --end")
+        raise InputError(f"--mask {self._path}: can't be read up to frame {index} of the source; export it again, or "
+                         "end earlier with --end")

@@ -57,10 +57,10 @@ from compositing.target import reduced, target_from_photo, texture_size_for
 from compositing.video_writer import VideoWriter
 from compositing.virtual import virtual_face
 from compositing.workdir import kept_fit, kept_track, remove_leftovers, result_journal, told_where
+from facemodel import commands
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image, taken
 from fitting.images import read_image
@@ -124,7 +124,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     pairs, several = pairs or [Pair(face, target, virtual)], len(pairs or ()) > 1
-    held = mask and Mask(mask, source)
+    held = mask and Mask(mask, source, span)
     if track_path is not None and Path(track_path).is_file():
         known = load_track(track_path, model)
         known = check_track(known, track_path, source, pairs[0].face, info, span)

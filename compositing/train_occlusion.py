@@ -23,9 +23,9 @@ from compositing.occluders import draw_glasses, draw_hand, draw_object, noise
 from compositing.occlusion import OcclusionDetector
 from compositing.occlusion_crops import OBJECT, STRIP, View, cut, layout, placement
 from compositing.occlusion_network import OcclusionNetwork
+from facemodel import commands
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.images import SUFFIXES, read_image
 from fitting.progress import progress_bar
@@ -288,7 +288,10 @@ def main(argv=None):
     parser.add_argument("--only", choices=NETWORKS, help="train this network; the other stays as it ships")
     parser.add_argument("--start", type=Path, metavar="WEIGHTS.safetensors", help="go on from these weights")
     parser.add_argument("--seed", type=int, default=0)
+    commands.add_verbose(parser)
     args = parser.parse_args(argv)
+    if min(args.actors, args.count, args.passes) < 1:
+        raise InputError("--actors, --count and --passes: give 1 or more")
     if (args.skins is None) != (args.ict is None):
         raise InputError("--skins and --ict: give both, or neither")
     commands.check_writable(args.out)

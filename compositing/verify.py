@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import av
 
 from compositing.certificate import as_pem, read_certificates
 from compositing.credentials import ASSERTION, context, load_library
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.video_reader import check_file
 
 MANIFEST_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")      # the uuid of C2PA's box in ISO media files
@@ -193,8 +194,9 @@ def in_words(found, trust=None):
         lines.append(f"  signature: {_who_signed(credentials, trust)}")
     hashes = credentials["inputs"] if credentials and credentials["inputs"] else {
         k.removeprefix("synthetic_"): v for k, v in metadata.items()}
-    lines += [f"  made from the {role}: {_input(hashes.get(role), str(hashes[f'{role}_sha256']))}"
-              for role in ("source", "target") if f"{role}_sha256" in hashes]
+    roles = [key.removesuffix("_sha256") for key in hashes if re.fullmatch(r"(source|target(_\d+)?)_sha256", key)]
+    lines += [f"  made from the {role.replace('_', ' ')}: {_input(hashes.get(role), str(hashes[f'{role}_sha256']))}"
+              for role in roles]
     return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]     # a file can hold anything
 
 

@@ -15,12 +15,11 @@ import numpy as np
 from compositing.report import write_whole
 from compositing.retarget import render
 from compositing.target import TEXTURE_SIZE, TargetFace
+from facemodel import commands
 from facemodel.atlas import build_atlas
-from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.lift import Texture
 from fitting.texture import albedo_texture, region_texture
 
@@ -76,9 +75,8 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seed", type=int, metavar="SEED", help="number of the face, 0 or more")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT.png", help="default: nobody_SEED.png")
-    commands.add_common(parser)
+    commands.add_model(parser)
     args = parser.parse_args(argv)
-    backend_for(args.device)
     check_seed(args.seed, "SEED")
     out = args.out or Path(f"nobody_{args.seed}.png")
     commands.check_writable(out)

@@ -217,10 +217,11 @@ def kept_track(work, model, source, face, span, engine, make):
         return tracking.track, tracking.remarks
     inputs = {"source": file_hash(source), "face": str(face), "span": [span.first, span.end], "model": model.hash,
               "engine": _engine_name(engine)}
-    path, unfinished = work.place("track", inputs), work.place("tracking", inputs)
+    path = work.place("track", inputs)
     known = checkpoint.load(path)
     if known is not None:
         return Track(**known["track"]), known["remarks"]
+    unfinished = work.place("tracking", inputs)      # only now: it takes the place of any other, as of another face
     tracking = make(unfinished)
     checkpoint.save(path, {"track": _fields(tracking.track), "remarks": tracking.remarks})
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,11 +1,17 @@
-"""Files that are there whole or not at all, and files of weights."""
+"""Files that are there whole or not at all, and files of arrays and weights."""
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from facemodel.errors import InputError
+
+UNREADABLE = (OSError, AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
@@ -38,6 +44,32 @@ def whole(path, remedy="choose another place with -o"):
 
 
 @contextmanager
+def stored_arrays(path, words):
+    """The arrays of an .npz file, dict by name; nothing in it is run.
+
+    Use as `with stored_arrays(path, words) as d:`; when the block does not find in them what it wants, they are of
+    something else.
+
+    Parameters
+    ----------
+    path : str or Path
+    words : str, what is wrong with a file that can't be read, and what to do
+
+    Raises
+    ------
+    InputError : when there is no such file, or it is damaged or holds other things
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+        yield found
+    except InputError:                                             # of the block, which knows better
+        raise
+    except UNREADABLE as error:
+        raise InputError(f"{path}: {words}") from error
+
+
+@contextmanager
 def weights(path, what, command):
     """The tensors of a safetensors file, floats in single precision, and its metadata, dict of str.
 
@@ -59,6 +91,8 @@ def weights(path, what, command):
             tensors = {key: file.get_tensor(key) for key in file.keys()}      # noqa: SIM118  it is no dict
             metadata = file.metadata() or {}
         yield {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, metadata
+    except InputError:
+        raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: no weights of {what}; make some with python -m {command}, or install dynatex "
                          "again") from error

@@ -12,10 +12,13 @@ from numba import njit
 
 import assets
 from facemodel.errors import InputError
+from facemodel.files import stored_arrays
 from facemodel.subdivision import catmull_clark, subdivide, triangulate, unique_edges
 
 FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
 GEOMETRY, SKIN = "commons_face.npz", "albedo.npz"
+DAMAGED = "is damaged, or of another model; install dynatex again, or build it with python -m facemodel.build and " \
+          "python -m fitting.learn_albedo"
 
 
 @njit(cache=True, fastmath=True, nogil=True)
@@ -220,8 +223,11 @@ def _load_commons(folder):
         if not file.is_file():
             raise InputError(f"{file} is missing; build it with: python -m facemodel.build "
                              "and python -m fitting.learn_albedo")
-    with np.load(geometry) as d:
-        d = dict(d)
+    with stored_arrays(geometry, DAMAGED) as d:
+        return _commons(d, geometry, skin)
+
+
+def _commons(d, geometry, skin):
     quads = d["quads"].astype(np.int64)
     count, levels = len(d["mean"]), int(d["levels"])
     refine, fine_quads = subdivide(quads, count, levels)
@@ -245,7 +251,7 @@ def _load_commons(folder):
 
 def read_albedo(path, coarse_refine):
     """Albedo on the surface from a file that stores it one level coarser: (V, 3) mean, (V, 3, n) basis, float32."""
-    with np.load(path) as d:
+    with stored_arrays(path, DAMAGED) as d:
         coarse, scale, mean = d["basis"], d["scale"], d["mean"]
     components = coarse.astype(np.float32) * scale[:, None, None]          # (n, V1, 3)
     basis = coarse_refine @ np.moveaxis(components, 0, -1).reshape(len(mean), -1)

@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
-import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from facemodel.errors import InputError
-from facemodel.files import whole
+from facemodel.files import stored_arrays, whole
 
 EVERY = 250          # frames between the states that are kept of a track in the making
 
@@ -41,12 +40,9 @@ def save(path, tree):
 
 def load(path):
     """What `save` wrote; None where there is no such file or it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        return _put_together(json.loads(str(arrays["skeleton"])), arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
+    with suppress(InputError), stored_arrays(path, "is damaged") as found:
+        return _put_together(json.loads(str(found["skeleton"])), found)
+    return None
 
 
 class Journal:

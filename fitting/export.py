@@ -22,13 +22,12 @@ import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from facemodel import commands
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import project, rotation_matrix, to_camera
-from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
-from fitting import commands
 from fitting.images import read_image, to_uint8
 from fitting.progress import progress_bar
 from fitting.solver import outline_vertices
@@ -298,16 +297,15 @@ def main(argv=None):
     parser.add_argument("--image", type=Path, metavar="PHOTO_OR_VIDEO",
                         help="what the fit came from, to take the texture from; .json doesn't need it")
     parser.add_argument("--size", type=int, default=1024, metavar="TEXELS", help="side of the texture; default 1024")
-    commands.add_common(parser)
+    commands.add_model(parser)
     args = parser.parse_args(argv)
-    backend_for(args.device)
     out = args.out
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: can't write {out.suffix or 'a file without suffix'}; give a name that ends in "
                          + ", ".join(SUFFIXES))
     if not TEXTURE_SIZES[0] <= args.size <= TEXTURE_SIZES[1]:
         raise InputError(f"--size {args.size}: give {TEXTURE_SIZES[0]} to {TEXTURE_SIZES[1]}")
-    commands.check_writable(out)
+    commands.check_writable(out, inputs=[args.fit, args.image])
     model = load_model(args.model)
     track = load_track(args.fit, model)
     image = None if out.suffix == ".json" else args.image

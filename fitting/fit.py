@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from facemodel import commands
 from facemodel.camera import default_focal, project, to_camera
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.detection import FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
@@ -208,7 +208,7 @@ def main(argv=None):
     backend = backend_for(args.device)
     out = args.out or args.image.with_suffix(".npz")
     image = read_image(args.image)
-    commands.check_writable(out)
+    commands.check_writable(out, inputs=[args.image])
     model = load_model(args.model)
     track, count = fit_image(model, image, FaceDetector(), args.face, args.image, engine=engine_for(model, backend))
     save_track(track, out)

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 import assets
+from facemodel import commands
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.errors import InputError
-from facemodel.files import whole
-from facemodel.morphable import load_model
+from facemodel.files import stored_arrays, whole
+from facemodel.morphable import DAMAGED, load_model
 from facemodel.subdivision import catmull_clark
 from facemodel.workers import worker_pool
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import fit_image
 from fitting.images import SUFFIXES, read_image
@@ -39,7 +39,7 @@ MAX_PHOTOMETRIC, MAX_LANDMARK = 0.15, 0.08        # photos fitted worse than thi
 
 def flat_albedo(geometry):
     """A start: one skin colour with lips, brows and eyes from the model's regions, three colour components."""
-    with np.load(geometry) as d:
+    with stored_arrays(geometry, DAMAGED) as d:
         step, _ = catmull_clark(d["quads"].astype(np.int64), len(d["mean"]))
         region = dict(zip(d["region_names"], np.clip(step @ (d["regions"].astype(np.float64).T / 255), 0, 1).T))
     mean = np.tile([0.72, 0.55, 0.47], (step.shape[0], 1))
@@ -73,7 +73,7 @@ def lift(path, count):
         image = read_image(path)
         track, _ = fit_image(model, image, _worker["detector"], path=path)
     except InputError as error:
-        return path, str(error)
+        return path, str(error).removeprefix(f"{path}: ")
     if track.photometric_error[0] > MAX_PHOTOMETRIC or track.landmark_error[0] > MAX_LANDMARK:
         return path, f"fit too far off ({track.photometric_error[0]:.3f}, {track.landmark_error[0]:.3f})"
     posed = pose(model, model.shape(track.identity, track.expression[0]), track.rotation[0], track.translation[0],
@@ -134,7 +134,7 @@ def explained_of_strangers(albedos, people, mirror, components, folds=5):
 def surface_mirror(geometry):
     """(V1,) index of the mirrored vertex one subdivision below the surface: nearest in the symmetric chart."""
     from scipy.spatial import cKDTree
-    with np.load(geometry) as d:
+    with stored_arrays(geometry, DAMAGED) as d:
         step, _ = catmull_clark(d["quads"].astype(np.int64), len(d["mean"]))
         uv = step @ d["uv"].astype(np.float64)
     return cKDTree(uv).query(np.stack([1 - uv[:, 0], uv[:, 1]], axis=1))[1]
@@ -149,8 +149,10 @@ def main(argv=None):
     parser.add_argument("--components", type=int, default=80)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--continue", dest="resume", action="store_true", help="start from the present albedo")
-    parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
+    commands.add_verbose(parser)
     args = parser.parse_args(argv)
+    if min(args.rounds, args.components, args.workers) < 1:
+        raise InputError("--rounds, --components and --workers: give 1 or more")
     given = [f for p in args.photos for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
     files = [f for f in given if f.suffix.lower() in SUFFIXES]
     if not files:
@@ -177,6 +179,9 @@ def main(argv=None):
             for path, reason in results:
                 if isinstance(reason, str):
                     print(f"left out {path}: {reason}")
+            if all(isinstance(a, str) for _, a in results):
+                raise InputError(f"{files[0]}: neither this nor any other of {len(files)} photos can be fitted well "
+                                 "enough; give photos of one face each, from the front")
             albedos = np.stack([a for _, a in results if not isinstance(a, str)])
             people = [Path(p).stem.split("_")[0] for p, a in results if not isinstance(a, str)]
             mean, basis, kept = learn(albedos, mirror, args.components)

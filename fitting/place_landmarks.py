@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 
 import assets
+from facemodel import commands
 from facemodel.build.landmarks import spread_vertices
 from facemodel.build.population import STIFFNESS, place_landmarks
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
-from facemodel.files import whole
-from facemodel.morphable import FLIP, load_model
+from facemodel.files import stored_arrays, whole
+from facemodel.morphable import DAMAGED, FLIP, load_model
 from facemodel.readers.transfer import register
 from facemodel.symmetry import MIRROR
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.images import read_image
 from fitting.progress import progress_bar
@@ -154,7 +154,7 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("renders", type=Path, metavar="RENDERS", help="folder with ground_truth.json")
     parser.add_argument("-o", "--out", type=Path, metavar="MODEL.npz", help="default: the embedded model's own place")
-    parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
+    commands.add_verbose(parser)
     args = parser.parse_args(argv)
     geometry = assets.path("commons_face") / "commons_face.npz"
     out = args.out or geometry
@@ -163,7 +163,7 @@ def main(argv=None):
     renders = read_renders(model, FaceDetector(), args.renders)
     mean = lambda m: np.linalg.norm(usual_offset(np.array([offset(m, r) for r in renders])), axis=1)
     settled = settle(model, renders)
-    with np.load(geometry) as d:
+    with stored_arrays(geometry, DAMAGED) as d:
         arrays = {**d, "landmarks": settled.landmarks, "contour_paths": settled.contour_paths,
                   "spread": spread_vertices(settled.mean, settled.landmarks, settled.regions)}
     with whole(out) as beside, beside.open("wb") as file:

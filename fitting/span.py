@@ -2,20 +2,16 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
-import av
-
 from facemodel.errors import InputError
-from fitting.video_reader import WHOLE, Span, VideoReader
+from fitting.video_reader import Span, VideoReader
 
 PER_FRAME = ("frame_index", "status", "expression", "rotation", "translation", "light", "landmarks",
              "photometric_error", "landmark_error", "confidence")
 _FRAME = re.compile(r"(\d{1,9})f")
 _CLOCK = re.compile(r"(?:(?:(\d{1,4}):)?(\d{1,5}):)?(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})")
-_ONE_PACKET_A_FRAME = ("h264", "hevc")
 
 
 @dataclass(frozen=True)
@@ -49,60 +45,42 @@ def parse_edge(text, option):
 def resolve_span(path, start=None, end=None):
     """The Span between two Edges, None for the clip's own.
 
-    A frame lies inside when its time is `start` or later and before `end`. Times are looked up in the file's index
-    where there is a reliable one, otherwise by decoding the clip once.
+    A frame lies inside when its time is `start` or later and before `end`. Times are those of the frames that can be
+    decoded, since these are what is counted: for an edge in seconds the clip is decoded up to it. (The file's index
+    would be quicker, but also holds the frames that can't be read.)
 
     Raises
     ------
     InputError : nothing lies between the two
     """
-    if start is None and end is None:
-        return WHOLE
-    times = None
+    first = 0 if start is None else start.frame
+    stop = None if end is None else end.frame
     if any(edge is not None and edge.frame is None for edge in (start, end)):
-        times = frame_times(path)
-    place = lambda edge: edge.frame if edge.frame is not None else bisect_left(times, edge.seconds)
-    span = Span(0 if start is None else place(start), None if end is None else place(end))
-    if times is not None and span.first >= len(times):
-        raise InputError(f"{path}: its last frame stands at {float(times[-1]):.2f} s; give --start before that, not "
-                         f"{start.text}")
-    if span.end is not None and span.end <= span.first:
+        first, stop = _seek(path, start, end)
+    if stop is not None and stop <= first:
         given = "" if start is None else f" and --start {start.text}"
         raise InputError(f"--end {end.text}{given}: no frame of {path} lies between; give a later --end")
-    return span
+    return Span(first, stop)
 
 
-def frame_times(path):
-    """Seconds of every frame after the first one: sorted list of Fraction."""
-    times = _indexed_times(path)
-    if times is None:
-        with VideoReader(path) as reader:
-            times = [frame.pts * frame.time_base for frame in reader]
-    return [t - times[0] for t in times]
-
-
-def _indexed_times(path):
-    """Times of a clip's frames from its packets, without decoding; None where they might not be the frames'."""
-    with VideoReader(path) as reader:                 # says what is wrong with the file, and chooses the stream
-        index = reader.stream_index
-    ticks = []
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = container.streams[index]
-        if not {"mp4", "matroska"} & set(container.format.name.split(",")) or \
-                stream.codec_context.name not in _ONE_PACKET_A_FRAME:
-            return None
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0:                  # the end
-                    continue
-                if packet.pts is None or packet.is_discard or packet.is_corrupt or not (ticks or packet.is_keyframe):
-                    return None
-                ticks.append(packet.pts)
-        except av.error.FFmpegError:
-            return None
-        ticks.sort()
-        unique = len(set(ticks)) == len(ticks)
-        return [t * stream.time_base for t in ticks] if unique and ticks else None
+def _seek(path, start, end):
+    """Frame numbers of two Edges, of which at least one is a time; the second None: the clip ends before it."""
+    after = lambda edge, index, time: index >= edge.frame if edge.frame is not None else time >= edge.seconds
+    first, begins, time = 0 if start is None else None, None, 0
+    with VideoReader(path) as reader:
+        for frame in reader:
+            time = frame.pts * frame.time_base
+            begins = time if begins is None else begins
+            if first is None and after(start, frame.index, time - begins):
+                first = frame.index
+            if end is not None and after(end, frame.index, time - begins):
+                return frame.index if first is None else first, frame.index
+            if end is None and first is not None:
+                break
+    if first is None:
+        raise InputError(f"{path}: its last frame stands at {float(time - begins):.2f} s; give --start before that, "
+                         f"not {start.text}")
+    return first, None
 
 
 def cut_track(track, span):
@@ -116,4 +94,5 @@ def cut_track(track, span):
         return None
     names = {x.name for x in fields(track)}
     cut = {name: getattr(track, name)[rows] for name in PER_FRAME if name in names}
-    return replace(track, **cut, stopped_at=-1 if span.end is None else span.end)
+    whole = stopped < 0 and (span.end is None or span.end >= first + len(track))
+    return replace(track, **cut, stopped_at=-1 if whole else span.end)

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from facemodel import commands
 from facemodel.camera import project, to_camera
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import checkpoint, commands
+from fitting import checkpoint
 from fitting.detection import FaceDetector, eye_distance
 from fitting.fit import KEY_LOOKS, fit_frames, initial_pose, taken
 from fitting.follow import choose_key_frames, follow
@@ -335,7 +336,7 @@ def _empty_track(model, person, following, source_hash, face, span):
         landmarks=following.landmarks, photometric_error=np.full(count, np.nan, np.float32),
         landmark_error=np.full(count, np.nan, np.float32), confidence=f32(),
         albedo_offset=person.offset.astype(np.float16), source_sha256=source_hash, face=face,
-        stopped_at=-1 if span.end is None else span.end)
+        stopped_at=-1 if span.end is None or span.first + count < span.end else span.end)
 
 
 def _note(track, t, fitted):
@@ -374,7 +375,7 @@ def main(argv=None):
     if args.key_frames < 1:
         raise InputError(f"--key-frames {args.key_frames}: give 1 or more")
     out = args.out or args.video.with_suffix(".npz")
-    commands.check_writable(out)
+    commands.check_writable(out, inputs=[args.video])
     model = load_model(args.model)
     tracking = track_clip(model, args.video, FaceDetector(), args.face, args.key_frames,
                           engine=engine_for(model, backend))

@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
 from facemodel.errors import InputError
-from facemodel.files import whole
+from facemodel.files import stored_arrays, whole
 
 FORMAT_VERSION = 1
 STATUS = ("ok", "no_face", "lost", "low_confidence")
@@ -104,18 +102,13 @@ def load_track(path, model=None):
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with python -m fitting.fit or fitting.track")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            values = {k: data[k] for k in data.files}
+    with stored_arrays(path, "is no FIT.npz or TRACK.npz of dynatex, or damaged; make it again with "
+                       "python -m fitting.fit or fitting.track") as values:
         version = int(values["format_version"])
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; fit again")
         needed = [x.name for x in fields(Track) if x.default is MISSING and x.default_factory is MISSING]
         track = Track(**{x.name: values[x.name] for x in fields(Track) if x.name in values or x.name in needed})
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a FIT.npz or TRACK.npz of dynatex") from error
     if model is not None and str(track.model_hash) != model.hash:
         raise InputError(f"{path}: was fitted with model {track.model_name} ({track.model_hash}), not with "
                          f"{model.name} ({model.hash}); fit again or give that model with --model")

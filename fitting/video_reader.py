@@ -233,6 +233,18 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         return reader.info
 
 
+def stored_frames(path: str | os.PathLike) -> int:
+    """Return how many frames `path` holds, those that can't be decoded among them, without decoding any."""
+    with VideoReader(path) as reader:
+        index = reader.stream_index
+    with _open(Path(path)) as container:
+        stream = container.streams[index]
+        try:
+            return stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+        except av.error.FFmpegError:
+            return 0
+
+
 def read_frames(path: str | os.PathLike, limit: int | None = None) -> Iterator[VideoFrame]:
     """Yield the frames of `path`, the first `limit` of them if given; use `VideoReader` to learn about damage."""
     with VideoReader(path) as reader:

@@ -23,7 +23,7 @@ ROOT, PIECE = Path(__file__).parents[1], 12
 DRIVER = f"""
 import sys
 import compositing.pieces, compositing.replace, fitting.checkpoint
-from fitting import commands
+from facemodel import commands
 compositing.pieces.PIECE = fitting.checkpoint.EVERY = {PIECE}
 commands.run(compositing.replace.main, sys.argv[1:])
 """

@@ -380,12 +380,12 @@ def test_the_command_refuses_in_one_line(capsys, tmp_path, monkeypatch):
             ("more than 6 times as long as", (good, short)),
             ("track.npz: a track has no sound", (good, track)), ("good.mkv: not a TRACK", (good, good, "--by",
                                                                                            "expression")),
-            ("junk.npz: not a FIT.npz", (track, tmp_path / "junk.npz")),
+            ("junk.npz: is no FIT.npz", (track, tmp_path / "junk.npz")),
             ("mute.mp4: has 12 frames", (track, track, "--videos", mute, mute)),
             ("--videos goes with", (good, good, "--videos", good, good))):
         assert words in wrong(*argv)
     assert "no such folder" in error_of(capsys, main, good, good, "-o", tmp_path / "no" / "pairs.csv")
-    assert "is an input" in error_of(capsys, main, good, good, "-o", good)
+    assert "one of the inputs" in error_of(capsys, main, good, good, "-o", good)
     monkeypatch.setitem(sys.modules, "librosa", None)
     assert '.[data]' in wrong(good, good) and '.[data]' in wrong(track, track)
     assert run(main, good, good, "--by", "luck", "-o", out) == 2

@@ -144,7 +144,7 @@ def test_bad_input_gets_one_line(capsys, first, portrait, tmp_path):
     assert "--height 10" in animate_error(capsys, clip, portrait, *known, "--height", 10)
     assert "--crf 70" in animate_error(capsys, clip, portrait, *known, "--crf", 70)
     assert "suffix" in animate_error(capsys, clip, portrait, "-o", tmp_path / "out.gif")
-    assert "source itself" in animate_error(capsys, clip, portrait, "-o", clip)
+    assert "one of the inputs" in animate_error(capsys, clip, portrait, "-o", clip)
     assert "no such folder" in animate_error(capsys, clip, portrait, "-o", tmp_path / "no" / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.mp4", "none.png"]
 

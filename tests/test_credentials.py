@@ -19,8 +19,8 @@ from compositing.credentials import SOURCE_TYPE, check_signing, sign
 from compositing.report import VERSION, synthetic_marks
 from compositing.verify import examine, exit_status, has_manifest_box, in_words
 from compositing.video_writer import VideoWriter
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.trackfile import file_hash
 from fitting.video_reader import VideoReader
 from tests import clips

@@ -12,13 +12,13 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from facemodel import commands
 from facemodel.atlas import build_atlas
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.errors import InputError
 from facemodel.light import ambient_light, shade
 from facemodel.morphable import FLIP
 from facemodel.rasterizer import interpolate
-from fitting import commands
 from fitting import export as exporting
 from fitting.energy import Landmarks
 from fitting.export import export, main, write_files

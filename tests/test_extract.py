@@ -14,6 +14,7 @@ from facemodel.workers import worker_pool
 from fitting.detection import FaceDetector
 from fitting.lift import Texture
 from fitting.solver import NUMBA, Engine
+from fitting.trackfile import load_track, save_track
 from tests.texture_sets import made_up_clip
 from texgan import extract as extraction
 from texgan.dataset import decode, read_dataset, write_clip
@@ -135,6 +136,12 @@ def test_a_video_becomes_a_clip_with_a_calm_neutral_frame(tmp_path, model):
     assert (tmp_path / "single_face.npz").is_file()
     bared = clip.expression[:, model.expression_names.index("mouthLowerDownLeft")]             # he comes to laugh
     assert bared[clip.info.neutral] < bared.max() - 0.3
+    part = load_track(tmp_path / "single_face.npz")
+    for cut in (replace(part, frame_index=part.frame_index + 5), replace(part, stopped_at=40)):
+        save_track(cut, tmp_path / "single_face.npz")
+        with pytest.raises(InputError, match="single_face.npz: holds a part of .*single_face.mp4 only"):
+            extraction.extract_video(model, None, None, find_jobs([assets.path("demo/single_face.mp4")])[0],
+                                     track_path=tmp_path / "single_face.npz")
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -1,8 +1,9 @@
 """Files are there whole or not at all."""
+import numpy as np
 import pytest
 
 from facemodel.errors import InputError
-from facemodel.files import whole
+from facemodel.files import stored_arrays, whole
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path):
@@ -34,3 +35,23 @@ def test_a_place_that_can_not_be_written_is_named_with_the_remedy(tmp_path):
     with pytest.raises(InputError, match=r"b: can't be written .*make room there"), \
             whole(tmp_path / "missing" / "b", "make room there") as beside:
         beside.write_text("x")
+
+
+def test_stored_arrays_are_whole_or_told_in_one_line(tmp_path):
+    """Cut off at any place, empty, of other things or of other arrays; the words of who reads them pass through."""
+    path, bad = tmp_path / "a.npz", tmp_path / "bad.npz"
+    np.savez_compressed(path, a=np.arange(1000), b=np.eye(3))
+    with stored_arrays(path, "x") as found:
+        assert list(found) == ["a", "b"] and found["a"][999] == 999
+    data = path.read_bytes()
+    for part in (b"", b"x", data[:40], data[:-30], data[:60] + bytes(100) + data[160:]):
+        bad.write_bytes(part)
+        with pytest.raises(InputError, match="^.*bad.npz: draw it anew$"), stored_arrays(bad, "draw it anew"):
+            pass
+    np.save(bad.open("wb"), np.eye(2))
+    with pytest.raises(InputError, match="draw it anew"), stored_arrays(bad, "draw it anew"):
+        pass
+    with pytest.raises(InputError, match="a.npz: draw it anew"), stored_arrays(path, "draw it anew") as found:
+        found["c"]
+    with pytest.raises(InputError, match="^another model$"), stored_arrays(path, "draw it anew"):
+        raise InputError("another model")

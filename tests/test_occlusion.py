@@ -17,9 +17,9 @@ from compositing.occlusion_crops import EYES, OBJECT, STRIP, View, cut, layout, 
 from compositing.occlusion_network import OcclusionNetwork
 from compositing.target import target_from_photo
 from compositing.train_occlusion import BASE, NETWORKS, main, sample, train, write
+from facemodel import commands
 from facemodel.camera import project, rotation_matrix, to_camera
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.detection import ANCHORS
 from fitting.span import cut_track
 from fitting.trackfile import file_hash, save_track

@@ -6,6 +6,7 @@ import pytest
 from compositing.presence import FADE, Mask, presence
 from compositing.sharpness import MEMORY, SharpnessMatch, detail, usual_detail
 from facemodel.errors import InputError
+from fitting.video_reader import Span
 from tests import clips
 
 
@@ -47,8 +48,19 @@ def test_a_mask_is_read_frame_by_frame(tmp_path):
             assert keep.shape == (64, 96) and keep.dtype == np.float32
             assert np.all(keep[:, :4 * index - 2] == 0) and np.all(keep[:, 4 * index + 2:] == 1)
             assert np.array_equal(mask.keep(index), keep)        # for another face
-        with pytest.raises(InputError, match="--mask.*mask.mp4: ends before frame 6.*--end"):
+        with pytest.raises(InputError, match="--mask.*mask.mp4: can't be read up to frame 6.*--end"):
             mask.keep(6)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])             # Matroska does not say how many frames there are
+def test_a_mask_that_ends_too_early_is_told_before_any_work(tmp_path, suffix):
+    source, path = drawn_mask(tmp_path / f"a{suffix}", 6), drawn_mask(tmp_path / f"b{suffix}", 5)
+    with pytest.raises(InputError, match=f"b{suffix}: has 5 frames, .*a{suffix} 6 up to .*--end"):
+        Mask(path, source)
+    with pytest.raises(InputError, match="has 5 frames, .* 6 up to"):
+        Mask(path, source, Span(2, 6))
+    Mask(path, source, Span(2, 5))
+    Mask(source, path)
 
 
 def test_a_mask_of_another_size(tmp_path):

@@ -220,8 +220,10 @@ def test_broken_ict_folders_are_input_errors(ict_folder, mini):
     fails(root, "vertex_indices.json", "missing", "https://github.com/ICT-VGL/ICT-FaceKit")
 
 
-def test_a_broken_ict_npz_is_an_input_error(tmp_path):
-    (tmp_path / ict.BASIS).write_bytes(b"x")
+@pytest.mark.parametrize("length", [1, 60, 700])
+def test_a_broken_ict_npz_is_an_input_error(tmp_path, length):
+    np.savez(tmp_path / ict.BASIS, V=np.zeros((9, 3)), I=np.zeros((2, 9, 3)))
+    (tmp_path / ict.BASIS).write_bytes((tmp_path / ict.BASIS).read_bytes()[:length])
     (tmp_path / ict.INDICES).write_text(json.dumps({"expressions": [], "idx_to_landmark_verts": list(range(68))}))
     fails(tmp_path, ict.BASIS)
 

@@ -17,7 +17,7 @@ import compositing.replace
 import compositing.virtual
 import fitting.fit
 import fitting.track
-from fitting import commands
+from facemodel import commands
 from fitting.detection import FaceDetector
 from fitting.images import read_image
 from fitting.trackfile import load_track, save_track
@@ -341,7 +341,7 @@ def test_places_that_cannot_be_written(capsys, inputs, first, tmp_path):
     shutil.copy(inputs / "clip.mp4", clip)
     (tmp_path / "folder.mp4").mkdir()
     for out, words in ((tmp_path / "no" / "out.mp4", "no such folder"), (tmp_path / "folder.mp4", "is a folder"),
-                       (tmp_path / "out.avi", ".mkv"), (tmp_path / "out", ".mkv"), (clip, "source itself")):
+                       (tmp_path / "out.avi", ".mkv"), (tmp_path / "out", ".mkv"), (clip, "one of the inputs")):
         line = replace_error(capsys, clip, "--virtual", 1, "-o", out, "--track", first / "track.npz")
         assert words in line and out.parent.name in line
     line = replace_error(capsys, clip, "--virtual", 1, "-o", tmp_path / "o.mp4", "--track", tmp_path / "no" / "t.npz")
@@ -476,6 +476,6 @@ def test_a_mask_and_a_tone(inputs, first, tmp_path, capsys):
     assert report["settings"]["skin"] == "source" and len(report["settings"]["mask"]) == 64
     clips.write_clip(tmp_path / "small.mp4", [hand[:100, :100]] * COUNT)
     clips.write_clip(tmp_path / "short.mp4", [hand] * 2)
-    for name, words in (("small", "is 100 x 100"), ("short", "ends before frame 2")):
+    for name, words in (("small", "is 100 x 100"), ("short", "has 2 frames")):
         said = replace_error(capsys, *argv, "-o", tmp_path / f"{name}_out.mp4", "--mask", tmp_path / f"{name}.mp4")
         assert words in said and f"{name}.mp4" in said and not (tmp_path / f"{name}_out.mp4").exists()

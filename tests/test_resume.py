@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from compositing.workdir import WorkDir, kept_fit, program, remove_leftovers
+from compositing.workdir import WorkDir, kept_fit, kept_track, program, remove_leftovers
 from facemodel.errors import InputError
+from fitting import checkpoint
 from fitting.solver import NUMBA
+from fitting.video_reader import WHOLE
 from tests import clips
 from tests.test_trackfile import some_track
 
@@ -22,7 +25,7 @@ DRIVER = """
 import os, signal, sys
 from functools import partial
 import compositing.pieces, compositing.replace, fitting.checkpoint, fitting.fit, fitting.track
-from fitting import commands
+from facemodel import commands
 compositing.pieces.PIECE = fitting.checkpoint.EVERY = 4
 quick = partial(fitting.fit.fit_frames, iterations=(2, 1, 1))
 fitting.fit.fit_frames = fitting.track.fit_frames = quick
@@ -165,6 +168,32 @@ def test_a_photo_is_fitted_once(model, tmp_path):
     kept("a", "1")
     assert fits == [("a", "largest"), ("b", "largest"), ("a", "1")]
     assert len(list((tmp_path / "w").glob("fit_*"))) == 3
+
+
+def test_each_face_goes_on_with_its_own_track(model, tmp_path):
+    """Stopped while the second of two faces is tracked, the next run finds both: the track, and what was begun."""
+    source = tmp_path / "clip.mp4"
+    source.write_bytes(b"a clip")
+    begun = []
+
+    def kept(work, face, fail=False):
+        def make(folder):
+            journal = checkpoint.Journal(folder)
+            begun.append((face, journal.count))
+            journal.append({"rows": 1}, {"next": 1})
+            if fail:
+                raise KeyboardInterrupt
+            return SimpleNamespace(track=some_track(model, frames=2), remarks=[])
+        return kept_track(work, model, source, face, WHOLE, NUMBA, make)
+
+    with pytest.raises(KeyboardInterrupt), WorkDir(tmp_path / "w") as work:
+        kept(work, "1")
+        kept(work, "2", fail=True)
+    with WorkDir(tmp_path / "w") as work:
+        kept(work, "1")
+        kept(work, "2")
+        work.finish()
+    assert begun == [("1", 0), ("2", 0), ("2", 1)] and not (tmp_path / "w").exists()
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):

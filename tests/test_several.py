@@ -9,8 +9,8 @@ import compositing.replace
 from compositing.pairs import Pair, check_faces, parse_pairs
 from compositing.report import INCOMPLETE, exit_status, summary
 from compositing.several import Faces, hidden_by, lay_over
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.trackfile import Track
 from fitting.video_reader import Span

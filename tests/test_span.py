@@ -5,9 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-import fitting.span
 from facemodel.errors import InputError
-from fitting.span import cut_track, frame_times, parse_edge, resolve_span
+from fitting.span import cut_track, parse_edge, resolve_span
 from fitting.trackfile import Track
 from fitting.video_reader import WHOLE, Span, VideoReader
 from tests import clips
@@ -28,8 +27,8 @@ def test_what_cannot_be_understood(text):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_frames_between_two_times(tmp_path, monkeypatch, suffix):
-    """At 29.97 frames a second frame k stands at k 1001 / 30000 s; the index and the decoder agree on it."""
+def test_frames_between_two_times(tmp_path, suffix):
+    """At 29.97 frames a second frame k stands at k 1001 / 30000 s."""
     pictures = [clips.pattern(t, 48, 48) for t in range(12)]
     path = clips.write_clip(tmp_path / f"c{suffix}", pictures, rate=clips.NTSC)
     edge = lambda text: parse_edge(text, "--x")
@@ -37,13 +36,23 @@ def test_frames_between_two_times(tmp_path, monkeypatch, suffix):
     assert resolve_span(path, edge("0.1"), edge("0.2")) == Span(3, 6)     # 0.1001 and, without it, 0.2002
     assert resolve_span(path, edge("2f"), edge("0.31")) == Span(2, 10)
     assert resolve_span(path, edge("4f"), None) == Span(4, None)
-    assert resolve_span(path, None, edge("99")) == Span(0, 12)
+    assert resolve_span(path, edge("0.2"), edge("11f")) == Span(6, 11)
+    assert resolve_span(path, None, edge("99")) == WHOLE                  # all of it, so its track will do for all
+    assert resolve_span(path, edge("3f"), edge("99")) == Span(3, None)
     for start, end in (("5", None), ("0.2", "0.1"), ("4f", "4f"), (None, "0")):
         with pytest.raises(InputError, match="--start|--end"):
             resolve_span(path, start and edge(start), end and edge(end))
-    times = frame_times(path)
-    monkeypatch.setattr(fitting.span, "_indexed_times", lambda path: None)
-    assert frame_times(path) == times and len(times) == 12
+
+
+def test_times_are_those_of_the_frames_that_can_be_read(tmp_path):
+    """Frames 10 to 14 of 60 are damaged and left out: what stands at 1 s is no longer frame 30."""
+    whole = clips.write_clip(tmp_path / "whole.mp4", [clips.pattern(t, 48, 48) for t in range(60)], rate=30, gop=1)
+    path = clips.spoilt(tmp_path / "bad.mp4", whole, range(10, 15))
+    with VideoReader(path) as reader:
+        times = [frame.pts * frame.time_base for frame in reader]
+    assert len(times) == 55 and reader.damage
+    span = resolve_span(path, parse_edge("1", "--start"), parse_edge("1.5", "--end"))
+    assert span == Span(25, 40) and times[span.first] == 1 and times[span.end] == Fraction(3, 2)
 
 
 def test_a_reader_yields_the_span_only(tmp_path):
@@ -72,3 +81,5 @@ def test_a_track_is_cut_if_it_holds_the_span():
     to_the_end = replace(track, stopped_at=-1)
     assert cut_track(to_the_end, Span(12, None)).frame_index.tolist() == list(range(12, 20))
     assert cut_track(to_the_end, Span(25, 30)) is None
+    assert cut_track(to_the_end, Span(12, 20)).stopped_at == cut_track(to_the_end, Span(12, 99)).stopped_at == -1
+    assert cut_track(to_the_end, Span(12, 19)).stopped_at == 19

@@ -11,7 +11,7 @@ import pytest
 import compositing.pieces
 import compositing.replace
 from compositing.video_writer import VideoWriter
-from fitting import commands
+from facemodel import commands
 from fitting.trackfile import load_track, save_track
 from tests import clips
 from tests.quick import quick_fits

@@ -36,7 +36,7 @@ def test_errors_are_one_line(model, tmp_path):
     save_track(other, tmp_path / "model.npz")
     later = dataclasses.replace(some_track(model), format_version=99)
     save_track(later, tmp_path / "later.npz")
-    for name, word in (("none.npz", "no such file"), ("junk.npz", "not a FIT.npz"), ("other.npz", "not a FIT.npz"),
+    for name, word in (("none.npz", "no such file"), ("junk.npz", "is no FIT.npz"), ("other.npz", "is no FIT.npz"),
                        ("model.npz", "fit again"), ("later.npz", "format version 99")):
         with pytest.raises(InputError, match=word) as caught:
             load_track(tmp_path / name, model)

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from fitting.export import write_files
 from fitting.trackfile import file_hash, load_track
 from fitting.video_reader import VideoReader
@@ -283,9 +283,7 @@ def main(argv=None):
     if by == "expression" and not all(tracks):
         raise InputError(f"{args.a if not tracks[0] else args.b}: not a TRACK.npz; make one with python -m "
                          "fitting.track")
-    commands.check_writable(args.out)
-    if args.out in (args.a, args.b):
-        raise InputError(f"{args.out}: is an input; choose another place with -o")
+    commands.check_writable(args.out, inputs=[args.a, args.b, *(args.videos or ())])
     alignment = align_audio(args.a, args.b) if by == "audio" else align_tracks(args.a, args.b, args.videos)
     save_pairs(alignment, args.out)
     for remark in alignment.remarks:

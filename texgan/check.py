@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from facemodel import commands
 from facemodel.errors import InputError
-from fitting import commands
 from texgan.dataset import SIZE, clip_folders, decode, read_clip, write_picture
 
 POOR = 0.5
@@ -71,7 +71,7 @@ def main(argv=None):
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder that texgan.extract wrote")
     parser.add_argument("-o", "--out", type=Path, metavar="SHEET.png", help="contact sheet; default: none is drawn")
     parser.add_argument("--rows", type=int, default=12, help="undamaged clips on the sheet, spread over the data set")
-    parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
+    commands.add_verbose(parser)
     args = parser.parse_args(argv)
     if args.rows < 1:
         raise InputError(f"--rows {args.rows}: give 1 or more")

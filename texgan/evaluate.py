@@ -41,12 +41,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from facemodel import commands
 from facemodel.atlas import build_atlas
 from facemodel.device import torch_device
 from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.images import read_image
 from fitting.lift import Texture
 from fitting.progress import progress_bar

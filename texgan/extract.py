@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from facemodel import commands
 from facemodel.atlas import chart_hash
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.workers import worker_pool
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.fit import KEY_LOOKS, choose_face
 from fitting.images import SUFFIXES, read_image
@@ -284,6 +284,8 @@ def extract_video(model, extractor, detector, job, every=1, track_path=None, eng
         track = load_track(track_path, model)
         if str(track.source_sha256) != file_hash(path):
             raise InputError(f"{track_path}: is the track of another clip than {path}; delete it to track again")
+        if track.frame_index[0] != 0 or track.stopped_at >= 0:
+            raise InputError(f"{track_path}: holds a part of {path} only; delete it to track all of it")
     else:
         track = track_clip(model, path, detector, progress=False, engine=engine).track
         if track_path is not None:

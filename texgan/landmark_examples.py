@@ -1,7 +1,6 @@
 """The examples that fitting.dense_landmarks learns from: drawn by worker processes, kept in a file."""
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
-from facemodel.files import whole
+from facemodel.files import stored_arrays, whole
 from facemodel.morphable import FLIP, load_model
 from facemodel.workers import worker_pool
 from fitting.detection import FaceDetector
@@ -209,9 +208,6 @@ def kept(path):
     ------
     InputError : when it is none
     """
-    try:
-        with np.load(path) as file:
-            return tuple(Examples(*(torch.from_numpy(file[f"{kind}_{f.name}"]) for f in fields(Examples)))
-                         for kind in ("rendered", "turned"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no examples of texgan.train_landmarks; delete it to have some drawn") from error
+    with stored_arrays(path, "no examples of texgan.train_landmarks, or damaged; delete it to have some drawn") as file:
+        return tuple(Examples(*(torch.from_numpy(file[f"{kind}_{f.name}"]) for f in fields(Examples)))
+                     for kind in ("rendered", "turned"))

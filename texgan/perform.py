@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from facemodel import commands
 from facemodel.atlas import chart_hash
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.workers import worker_pool
-from fitting import commands
 from fitting.detection import FaceDetector
 from fitting.progress import progress_bar
 from fitting.trackfile import file_hash

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from facemodel import commands
 from facemodel.device import torch_device
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
-from fitting import commands
 from fitting.lift import BRIGHTEST
 from fitting.progress import progress_bar
 from texgan.checkpoint import GRAIN, MU, RATES, State, TrainSettings, data_hash, read_metadata, write_tensors

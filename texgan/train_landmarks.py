@@ -24,10 +24,10 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
+from facemodel import commands
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.symmetry import INNER, mirrored_identity
-from fitting import commands
 from fitting.dense_landmarks import SIZE, DenseLandmarkNetwork
 from fitting.detection import FaceDetector
 from texgan.checkpoint import half_precision, write_tensors

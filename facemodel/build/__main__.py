@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from facemodel import commands
 from facemodel.build import chart, landmarks, makehuman, regions, statistics, surface
-from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.subdivision import subdivide
 
@@ -90,16 +90,14 @@ def main(argv=None):
     parser.add_argument("--draws", type=int, default=1500, help="random heads that identity is learned from")
     parser.add_argument("--components", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
+    commands.add_verbose(parser)
     args = parser.parse_args(argv)
-    try:
-        arrays = build(args.draws, args.components, args.seed)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with whole(args.out) as beside, beside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-    except InputError as error:
-        raise SystemExit(f"facemodel.build: {error}") from None
+    commands.check_writable(args.out)
+    arrays = build(args.draws, args.components, args.seed)
+    with whole(args.out) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from facemodel import commands
 from facemodel.build.__main__ import DEFAULT_OUT
 from facemodel.errors import InputError
-from facemodel.files import whole
+from facemodel.files import stored_arrays, whole
 from facemodel.light import vertex_normals
-from facemodel.morphable import FLIP, load_model
+from facemodel.morphable import DAMAGED, FLIP, load_model
 from facemodel.readers.transfer import register
 from facemodel.workers import worker_pool
 
@@ -149,11 +150,14 @@ def main(argv=None):
     parser.add_argument("-o", "--out", type=Path, help="default: the model's own place")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--seed", type=int, default=77)
+    commands.add_verbose(parser)
     args = parser.parse_args(argv)
+    out = args.out or args.guide
+    commands.check_writable(out)
     model, guide = load_model(args.heads), load_model(args.guide.parent)
-    with np.load(args.guide) as d:
-        arrays = dict(d)
-    if str(arrays.get("population", "")):
+    with stored_arrays(args.guide, DAMAGED) as arrays:
+        known = str(arrays.get("population", ""))
+    if known:
         raise InputError(f"{args.guide}: knows its population already; build it anew with python -m facemodel.build")
     region = dict(zip(arrays["region_names"], arrays["regions"].astype(np.float64) / 255))
     weight = 0.02 + np.clip(region["face"] + 0.5 * region["forehead"], 0, 1)
@@ -164,11 +168,10 @@ def main(argv=None):
     arrays["identity_basis"] = np.moveaxis(basis, 2, 0).astype(np.float16)
     arrays["expression_basis"] = (arrays["expression_basis"].astype(np.float32) @ rotation.T).astype(np.float16)
     arrays["population"] = f"{args.draws} heads of {model.name}, seed {args.seed}"
-    out = args.out or args.guide
     with whole(out) as beside, beside.open("wb") as file:
         np.savez_compressed(file, **arrays)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

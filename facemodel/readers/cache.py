@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import os
 import sys
-import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
 from facemodel.build import chart
+from facemodel.errors import InputError
+from facemodel.files import stored_arrays
 from facemodel.morphable import MorphableModel, commons_files, load_model
 from facemodel.readers import basel, bfm2009, ict
 from facemodel.readers.files import digest
@@ -100,14 +102,13 @@ def write(model, path):
 
 def read(path):
     """The prepared model in a file of `write`, or None when the file is damaged."""
-    try:
-        with np.load(path) as d:
-            d = dict(d)
+    plain = None
+    with suppress(InputError), stored_arrays(path, "is damaged") as d:
         sparse = {n: sp.csr_matrix((d[f"{n}:data"], d[f"{n}:indices"], d[f"{n}:indptr"]), shape=d[f"{n}:shape"])
                   for n in SPARSE}
         regions = {n.removeprefix(REGION): w for n, w in d.items() if n.startswith(REGION)}
         plain = {n: d[n] for n in MorphableModel.__dataclass_fields__ if n in d}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    if plain is None:
         return None
     plain |= {n: str(plain[n]) for n in ("name", "hash")}
     plain["expression_names"] = tuple(str(n) for n in plain["expression_names"])

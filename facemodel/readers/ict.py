@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from facemodel.errors import InputError
+from facemodel.files import stored_arrays
 from facemodel.readers.files import digest, need
 from facemodel.readers.membrane import fit_sphere
 from facemodel.readers.raw import RawModel
@@ -95,12 +96,8 @@ def _from_folder(place):
 
 
 def _from_npz(path):
-    try:
-        with np.load(path) as d:
-            return (d["V"].astype(np.float32), d["I"], d["E"], [str(n) for n in d["en"]],
-                    d["Fv"].astype(np.int64) - 1)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a basis of ICT-FaceKit ({error})") from error
+    with stored_arrays(path, f"is no basis of ICT-FaceKit, or damaged; {WHERE}") as d:
+        return (d["V"].astype(np.float32), d["I"], d["E"], [str(n) for n in d["en"]], d["Fv"].astype(np.int64) - 1)
 
 
 def polygons(place):

@@ -42,8 +42,13 @@ def _refuse(parser, message):
     parser.exit(2, f"error: {_one_line(message)}; see {parser.prog} --help\n")
 
 
-def check_writable(path, option="-o"):
-    """Raises InputError, before any work, when a file can't be made at `path`; `option` is what the user gave it by."""
+def check_writable(path, option="-o", inputs=()):
+    """Raises InputError, before any work, when a file can't be made at `path`, or would take the place of an input.
+
+    path : of the file
+    option : str, what the user gave it by
+    inputs : paths that the command reads; None, and names of no file, are passed over
+    """
     path = Path(path)
     folder = path.parent
     if path.is_dir():
@@ -52,6 +57,9 @@ def check_writable(path, option="-o"):
         raise InputError(f"{folder}: no such folder; make it or choose another place with {option}")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: can't be written; choose another place with {option}")
+    for given in inputs:
+        if given is not None and path.exists() and Path(given).exists() and path.samefile(given):
+            raise InputError(f"{path}: is one of the inputs; choose another name with {option}")
 
 
 def check_folder(path, option="-o"):
