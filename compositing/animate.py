@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 from compositing.arguments import add_shared, check_shared
 from compositing.eyes import eye_redrawer
 from compositing.key_frames import SOURCE_TEXTURE_SIZE, neutral_source_texture, pictures_of, spread_frames
+from compositing.monochrome import toning_of
 from compositing.performer import TexturePerformer
 from compositing.pipeline import Pipeline
 from compositing.puppet import Puppet, without_lips_inside
@@ -147,6 +148,7 @@ class Animator:
         self._hold = Hold((fit.expression[0], target.texture.rgb, np.zeros(3, np.float32)))
         self._neutral, self._bias, self._teeth = target.texture.rgb, *self._corrections(model, target.texture, eyes)
         self._picture = photo.astype(np.float32) / 255
+        self._toning = toning_of([photo], fit.landmarks)
 
     def __call__(self, frames):
         """Pictures for VideoFrames, in order: yields (frame, rgb, changed, held).
@@ -196,8 +198,9 @@ class Animator:
         expression, texture, turn = self._hold(state)
         with self._timer("render"):
             drawn = self._puppet.draw(expression, texture, turn if self._moved else None)
+            rgb = self._toning(drawn.rgb) if self._toning else drawn.rgb
         left, top, right, bottom = drawn.window
-        self._picture[top:bottom, left:right] = drawn.rgb
+        self._picture[top:bottom, left:right] = rgb
         changed = np.zeros(self._picture.shape[:2], bool)
         changed[top:bottom, left:right] = drawn.changed
         return frame, self._picture, changed, state is None

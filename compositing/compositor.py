@@ -86,12 +86,13 @@ class Compositor:
     seat : compositing.seat.Seat of the target's face on the source's head; default seat_on
     shown : (F, n_exp), the expressions that the target is shown with; default compositing.retarget.retarget_expression
     eyes : optional compositing.eyes.EyeRedrawer
+    toning : optional compositing.monochrome.Toning of a video without colours
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
                  timer=None, skin="auto", mask=None, occlusion=None, seat=None, shown=None, eyes=None,
-                 inspect=False):
+                 toning=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         (self._inner, self._outer), self._beard = seam.seam_regions(model), seam.beard_region(model)
@@ -102,7 +103,7 @@ class Compositor:
                                region("mouth_interior"), bare_lips(model)[nodes], least_eyes(target.texture, whites),
                                seam.below_nose(model))
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
-        self._eyes = eyes
+        self._eyes, self._toning = eyes, toning
         self._seat = seat or seat_on(model, target.identity, track.identity)
         self._sharpness, self._presence = SharpnessMatch(), presence(track.status)
         self._mask, self._occlusion = mask, occlusion
@@ -217,6 +218,8 @@ class Compositor:
             rendering = render(model, self._target.identity, texture, expression, track.rotation[t],
                                track.translation[t], track.light[t], track.focal, track.principal_point,
                                item.frame.rgb.shape[:2], self._seat)
+            if self._toning and rendering:
+                rendering.rgb[:] = self._toning(rendering.rgb)
         return replace(item, lifted=None, texture=None, rendering=rendering,
                        thumbnail=views.thumbnail(texture) if self._inspect else None)
 

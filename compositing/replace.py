@@ -37,6 +37,7 @@ from compositing.key_frames import (
     pictures_of,
     spread_frames,
 )
+from compositing.monochrome import toning_of
 from compositing.occlusion import Occlusion, OcclusionDetector, wears_glasses
 from compositing.pairs import Pair, check_faces, report_of_faces
 from compositing.pieces import composite_pieces
@@ -235,6 +236,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
         pictures = pictures_of(source, track, np.union1d(calm, spread_frames(track)))
         seat = fitted_seat(model, person, shown, track, pictures, detector)
         occlusion = things and Occlusion(model, track, things, wears_glasses(model, track, pictures, things))
+        toning = toning_of(pictures.values(), track.landmarks[list(pictures)])
     neutral = eyes = None
     if method is not static:
         with timer("neutral texture"):
@@ -246,7 +248,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
         with timer("first look"):
             eyes = eye_redrawer(model, track, person, shown, pictures, neutral)
     return Compositor(model, track, person, method, neutral, seat=seat, occlusion=occlusion, shown=shown, eyes=eyes,
-                      timer=timer, **options)
+                      toning=toning, timer=timer, **options)
 
 
 def check_track(track, path, source, face, info, span=WHOLE):

@@ -8,6 +8,7 @@ import numpy as np
 
 from compositing.bare_face import with_shut_mouth, without_background, without_hair, without_reflections
 from compositing.complexion import evenly_coloured, evenly_lit, evenly_shaded, without_shine
+from compositing.monochrome import coloured, toning_of
 from compositing.occlusion import Occlusion, least, wears_glasses
 from compositing.pores import with_pores
 from fitting.detection import eye_distance
@@ -58,6 +59,8 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
         steps.remove(without_reflections)
     if open_mouth:
         steps.remove(with_shut_mouth)
+    if toning_of([image], track.landmarks):
+        steps.insert(0, coloured)
     for better in steps:
         texture = better(model, texture, lifter.atlas)
     return TargetFace(track.identity, track.expression[0], texture)

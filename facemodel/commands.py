@@ -14,7 +14,7 @@ from pathlib import Path
 from facemodel.errors import InputError
 
 MODEL_HELP = ("'commons' (embedded, default) or the path of a Basel Face Model (2009, 2017, 2019) or of ICT-FaceKit; "
-              "README.md, 'Other face models', says which files it needs")
+              "README.md, 'Other face models', says which files it needs and what else goes with it")
 DEVICES = ("auto", "cpu", "cuda")      # facemodel.device knows one more, to compare with
 
 

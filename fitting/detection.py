@@ -86,7 +86,7 @@ class FaceDetector:
         image : (H, W, 3) uint8 RGB
         window : (4,) float, optional: search only left, top, right, bottom
         scale : float, optional: the window is resized by it before the search (faces need 80 px there); by default
-            the image is searched at 640 px, then, if nothing is found, at 1280 px
+            the image is searched at 640 px, then, if nothing is found, at 1280 px or its own size, if that is more
         threshold : float, least score
 
         Returns

@@ -122,7 +122,7 @@ def test_views(capsys, clip, track, tmp_path):
 
 def test_views_that_cannot_be_written(capsys, clip, tmp_path):
     out = tmp_path / "out.mp4"
-    for options, words in ((["--compare", clip], "source"), (["--debug", out], "result"),
+    for options, words in ((["--compare", clip], "one of the inputs"), (["--debug", out], "result"),
                            (["--compare", tmp_path / "c.avi"], ".mkv"),
                            (["--debug", tmp_path / "no" / "d.mp4"], "--debug"),
                            (["--compare", tmp_path / "c.mp4", "--debug", tmp_path / "c.mp4"], "--compare")):
