@@ -86,14 +86,14 @@ def evenly_lit(model, texture, atlas):
     """A neutral texture whose halves are, broadly, within HALVES_DIFFER of their common colour.
 
     The fit explains light by second-order harmonics, which know no shadows. What is left of them lies on one half of
-    the face, where skin is alike; the chart's halves mirror each other. Parameters and result as of without_shine.
+    the face, where skin is alike. Parameters and result as of without_shine.
     """
     seen = texture.validity * skin_weight(model, atlas)
-    both = np.minimum(seen, seen[:, ::-1])
+    both = np.minimum(seen, atlas.mirrored(seen))
     log, step = log_albedo(texture.rgb), max(1, atlas.size // 256)
     small = lambda a: cv2.resize(a, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
     broad = lambda a: cv2.GaussianBlur(small(a), (0, 0), HALVES_WIDTH * atlas.size / step)
-    away = broad((log - log[:, ::-1]) * both[..., None]) / (2 * broad(both) + 0.04)[..., None]
+    away = broad((log - atlas.mirrored(log)) * both[..., None]) / (2 * broad(both) + 0.04)[..., None]
     away = np.sign(away) * np.maximum(np.abs(away) - HALVES_DIFFER, 0)
     away = cv2.resize(away, both.shape, interpolation=cv2.INTER_LINEAR)
     face = region_texture(model, "face", atlas)[..., None]

@@ -27,7 +27,7 @@ def with_pores(model, texture, atlas):
     """
     known = share_known(texture.validity)
     skin = skin_weight(model, atlas)
-    hidden = (1 - known) * (1 - known[:, ::-1]) * region_texture(model, "face", atlas)
+    hidden = (1 - known) * (1 - atlas.mirrored(known)) * region_texture(model, "face", atlas)
     hidden *= np.clip(4 * skin - 1, 0, 1)                       # no brows, lips and eyes; lids, which weigh by half
     log = log_albedo(texture.rgb)
     fine = log - cv2.GaussianBlur(log, (0, 0), PORES * atlas.size)

@@ -6,7 +6,7 @@ validity map: 0 where the camera did not see the surface, 1 where it saw it well
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,23 +23,36 @@ class Atlas:
     size : int, texels per side
     triangle : (size, size) int32, -1 outside the chart
     barycentric : (size, size, 3) float32
+    opposite : (size, size, 2) float32, x and y of the point that mirrors a texel on the face, texel centres at +0.5;
+        None where the chart is symmetric, so that it is the same row's texel as far from the other side
     """
 
     size: int
     triangle: np.ndarray
     barycentric: np.ndarray
+    opposite: np.ndarray | None = None
 
     @property
     def mask(self):
         """(size, size) bool, texels of the chart."""
         return self.triangle >= 0
 
+    def mirrored(self, texture):
+        """The texture (size, size) or (size, size, K) of the mirrored face: what each texel's other half shows."""
+        return texture[:, ::-1] if self.opposite is None else sampled(texture, self.opposite)
+
 
 def build_atlas(model, size):
     """The atlas of a model's chart at a resolution."""
     xy = uv_to_pixels(model.uv, size)
     raster = rasterize(xy, np.ones(len(xy), np.float32), model.triangles, size, size, cull_backfaces=False)
-    return Atlas(size, raster.triangle, raster.barycentric)
+    atlas = Atlas(size, raster.triangle, raster.barycentric)
+    if model.mirrored_uv is None:
+        return atlas
+    opposite = to_texture(uv_to_pixels(model.mirrored_uv, size), model.triangles, atlas)
+    rows, columns = np.nonzero(~atlas.mask)                    # beyond the chart nothing is known but the way
+    opposite[rows, columns] = np.stack([size - 0.5 - columns, rows + 0.5], axis=1)
+    return replace(atlas, opposite=opposite)
 
 
 def chart_hash(model):

@@ -14,6 +14,7 @@ import assets
 from facemodel.errors import InputError
 from facemodel.files import stored_arrays
 from facemodel.subdivision import catmull_clark, subdivide, triangulate, unique_edges
+from facemodel.symmetry import mirrored_uv
 
 FLIP = np.float32([1, -1, -1])     # files have y up and z out of the face; in memory y is down and z points away
 GEOMETRY, SKIN = "commons_face.npz", "albedo.npz"
@@ -121,6 +122,11 @@ class MorphableModel:
     def expression_basis(self):
         """(V, 3, n_exp) float32."""
         return self._refined(self.control_expression)
+
+    @cached_property
+    def mirrored_uv(self):
+        """(V, 2) float32, where on the chart each vertex's mirror image lies; None where the chart is symmetric."""
+        return mirrored_uv(self)
 
     def _refined(self, basis):
         count = basis.shape[2]

@@ -58,7 +58,7 @@ class Lifter:
         and behind it hair and background. Parameters as of `neutral`
         """
         texture, validity = self._raw(image, track, t, free)
-        better = np.clip((validity[:, ::-1] - validity) / BETTER, 0, 1)
+        better = np.clip((self.atlas.mirrored(validity) - validity) / BETTER, 0, 1)
         validity = validity * (1 - better * (1 - np.clip((validity - ASLANT) / BETTER, 0, 1)))
         return texture * self._light.gain(texture, validity * self._skin, self._mean), validity
 

@@ -104,8 +104,7 @@ def fill(texture, validity, model, atlas, fallback):
     (S, S, 3) float32
     """
     known = share_known(validity)
-    mirrored, mirrored_known = texture[:, ::-1], known[:, ::-1]
-    # chart is symmetric: u -> 1 - u is the other half of the face
+    mirrored, mirrored_known = atlas.mirrored(texture), atlas.mirrored(known)
     base = fallback + spread(texture - fallback, known)
     trust = mirrored_known * (1 - known)
     side = mirrored + spread(texture - mirrored, known * mirrored_known)

@@ -26,6 +26,13 @@ def model():
 
 
 @pytest.fixture(scope="session")
+def lopsided(model):
+    """The embedded model on a chart whose halves are no mirror images, as charts of other models are; read-only."""
+    u, v = model.uv.T
+    return replace(model, uv=np.stack([u + 0.012 * np.sin(np.pi * u) * (1 + np.sin(7 * v)), v], axis=1))
+
+
+@pytest.fixture(scope="session")
 def stage(model):
     """ICT-FaceKit with all its parts, for tests that need it (tests.test_rendered.needs_ict); read-only likewise."""
     from tests.test_rendered import ICT

@@ -22,7 +22,7 @@ from compositing.complexion import (
     usual_spread,
     without_shine,
 )
-from facemodel.atlas import build_atlas
+from facemodel.atlas import build_atlas, to_texture
 from fitting.lift import Texture
 from fitting.texture import albedo_texture, region_texture, skin_weight, weight_texture
 from fitting.yuv import LUMINANCE
@@ -201,6 +201,15 @@ def test_a_shadow_on_one_half_goes_and_moles_stay(model):
     one_half = np.where(np.arange(SIZE)[None] < SIZE / 2, np.float32(0), seen)
     alone = Texture(plain * side.astype(np.float32), one_half)                         # nothing to compare with
     np.testing.assert_allclose(evenly_lit(model, alone, atlas).rgb[:, :110], alone.rgb[:, :110], atol=1e-5)
+
+
+def test_what_both_halves_of_a_face_have_is_no_shadow(model, lopsided):
+    """Dark cheeks, on a chart whose halves are no mirror images."""
+    atlas = build_atlas(lopsided, SIZE)
+    x = to_texture(model.mean, model.triangles, atlas)[..., 0]
+    rgb = np.where((np.abs(x) > 25)[..., None], np.float32(0.2), np.float32(0.6)) * np.float32([1.1, 0.9, 0.8])
+    out = evenly_lit(lopsided, Texture(rgb, np.ones((SIZE, SIZE), np.float32)), atlas).rgb
+    assert np.abs(np.log(out / rgb))[skin_weight(lopsided, atlas) > 0.9].max() < 0.02
 
 
 @pytest.fixture(scope="module")

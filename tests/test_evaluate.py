@@ -13,7 +13,7 @@ from fitting.trackfile import file_hash
 from tests.texture_sets import made_up_clip, made_up_set
 from texgan import evaluate as table
 from texgan.checkpoint import TrainSettings
-from texgan.dataset import write_clip
+from texgan.dataset import decode, encode, write_clip
 from texgan.sampling import Masks
 from texgan.train import train
 
@@ -139,6 +139,16 @@ def test_nobody_in_a_group_leaves_it_out(model):
     assert floor == {}
     again = table.reenact(clips, clips, model, generator, progress=False)
     table.print_table({**out, "floor": floor, "reenacted": again})
+
+
+def test_mirror_images_are_mirrored_back_as_faces_are(lopsided):
+    """On a chart whose halves are no mirror images: a clip and the same clip, mirrored, are alike."""
+    masks, clip = Masks.of(lopsided), made_up_clip(lopsided, "a")
+    turned = [encode(masks.atlas.mirrored(decode(t))) for t in clip.textures]
+    floor = table.noise_floor([clip], [replace(clip, textures=np.stack(turned))], masks)
+    plain = [t[:, ::-1] for t in clip.textures]
+    assert floor["whole"]["l1"] < 0.3 * table.noise_floor([clip], [replace(clip, textures=np.stack(plain))],
+                                                          masks)["whole"]["l1"]
 
 
 def test_options_that_cannot_be_used(tmp_path, model, weights, drawn_people):

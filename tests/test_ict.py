@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facemodel.atlas import build_atlas, to_texture
 from facemodel.light import ambient_light
 from facemodel.morphable import FLIP, load_model
 from facemodel.readers import ict, mesh
 from fitting.fit import errors, fit_frames, fit_image
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
+from fitting.texture import region_texture
 from fitting.views import LEVELS, make_view
 from tests.synthetic import SIZE, draw, true_landmarks
 from tests.test_morphable import unit, visible_area
@@ -77,6 +79,21 @@ def test_jaw_opens_the_mouth_and_blinks_hide_the_eyes(model):
     closed = model.shape(None, unit(model, "mouthClose"))
     lips = model.landmarks[[62, 66]]
     assert abs((closed - model.mean)[lips, 1]).max() < 8              # by itself it would be 38
+
+
+def test_texels_find_their_mirror_images(model):
+    """Also with an open mouth; ICT-FaceKit's mean and its jawOpen are symmetric, its triangles and so its chart not."""
+    atlas = build_atlas(model, 512)
+    for name, shape in (("rest", model.mean), ("jawOpen", model.shape(None, unit(model, "jawOpen")))):
+        places = np.where(atlas.mask[..., None], to_texture(shape, model.triangles, atlas), 0)
+        found, flipped = (np.linalg.norm(t - places * np.float32([-1, 1, 1]), axis=2)
+                          for t in (atlas.mirrored(places), places[:, ::-1]))
+        for region, before in (("face", 1.5), ("eyebrows", 2.0), ("nose", 1.5), ("lips", 0.8), ("mouth_interior", 0.4)):
+            inside = atlas.mask & (region_texture(model, region, atlas) > 0.5)
+            figures = [q(x[inside]) for x in (flipped, found) for q in (np.median, lambda a: np.percentile(a, 95))]
+            print(f"{name} {region}: flipped {figures[0]:.2f}, 95 % {figures[1]:.2f} mm; "
+                  f"mirrored {figures[2]:.2f}, 95 % {figures[3]:.2f} mm")
+            assert figures[0] > before and figures[2] < 0.1 and figures[3] < 0.5
 
 
 def test_a_rendered_head_is_fitted(model):

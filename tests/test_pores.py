@@ -5,7 +5,7 @@ import pytest
 
 from compositing.complexion import PORES
 from compositing.pores import with_pores
-from facemodel.atlas import build_atlas
+from facemodel.atlas import build_atlas, to_texture
 from fitting.lift import Texture
 from fitting.texture import region_texture, skin_weight
 
@@ -74,3 +74,11 @@ def test_nothing_is_done_where_all_or_nothing_is_seen(model, atlas):
     assert with_pores(model, whole, atlas) is whole
     unseen = Texture(speckled(), np.zeros((SIZE, SIZE), np.float32))
     assert with_pores(model, unseen, atlas) is unseen
+
+
+def test_what_the_other_half_shows_needs_no_pores(model, lopsided):
+    """One half of a face is seen, to a millimetre beyond its middle, on a chart whose halves are no mirror images."""
+    chart = build_atlas(lopsided, SIZE)
+    seen = np.float32(to_texture(model.mean, model.triangles, chart)[..., 0] > -1)
+    half = Texture(speckled(), seen)
+    assert with_pores(lopsided, half, chart) is half

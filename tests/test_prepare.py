@@ -18,6 +18,7 @@ from facemodel.readers.coarse import coarse_graph
 from facemodel.readers.landmark_tables import BASEL_NAMES
 from fitting.fit import errors, fit_frames
 from fitting.parameters import Frame, Shared
+from fitting.texture import region_texture
 from fitting.views import LEVELS, make_view
 from tests.foreign_models import head, write_basel, write_bfm2009
 from tests.synthetic import SIZE, draw, true_landmarks
@@ -242,6 +243,18 @@ def test_the_chart_has_room_for_mouth_and_eyes_and_no_overlap(model):
     for half in (slice(0, 128), slice(128, 256)):
         rows, columns = np.nonzero(texels("eyes")[:, half])
         assert np.ptp(columns) >= 24 and np.ptp(rows) >= 12
+
+
+def test_the_chart_s_mirror_images_are_the_face_s(model):
+    atlas = build_atlas(model, 512)
+    assert atlas.opposite is not None
+    places = np.where(atlas.mask[..., None], to_texture(model.mean, model.triangles, atlas), 0)
+    found, flipped = (np.linalg.norm(t - places * np.float32([-1, 1, 1]), axis=2)
+                      for t in (atlas.mirrored(places), places[:, ::-1]))
+    for name in ("face", "eyebrows", "eyelids", "lips", "mouth_interior"):
+        inside = atlas.mask & (region_texture(model, name, atlas) > 0.5)
+        assert np.median(found[inside]) < 0.06 and np.percentile(found[inside], 95) < 0.3, name
+        assert np.percentile(found[inside], 95) < 0.5 * np.percentile(flipped[inside], 95), name
 
 
 def test_landmarks_that_no_table_names_are_transferred(raw, guide):

@@ -61,6 +61,17 @@ def test_fill_keeps_what_was_seen_and_mirrors_the_rest(model, atlas):
     assert error(out) < 0.5 * error(fallback)
 
 
+def test_fill_mirrors_the_face_and_not_the_chart(model, lopsided):
+    """Spots that both halves of a face have, on a chart whose halves are no mirror images."""
+    atlas = build_atlas(lopsided, 512)
+    x, y, z = np.moveaxis(to_texture(model.mean, model.triangles, atlas), -1, 0)
+    truth = np.float32(0.5 + 0.2 * np.sin(np.abs(x)) * np.sin(y))[..., None] * np.float32([1, 0.8, 0.7])
+    out = fill(truth, np.float32(x > -5), lopsided, atlas, np.full_like(truth, 0.5))
+    unseen = (x < -15) & (skin_weight(lopsided, atlas) > 0.9)
+    assert unseen.sum() > 10_000
+    assert np.abs(out - truth)[unseen].mean() < 0.1 * np.abs(0.5 - truth)[unseen].mean()
+
+
 def test_values_are_carried_on(atlas):
     """A linear ramp known on its border is nearly that inside, and a constant is a constant, in small pictures too."""
     ramp = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None].repeat(48, axis=0).repeat(3, axis=2)

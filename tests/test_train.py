@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from facemodel.errors import InputError
-from tests.texture_sets import made_up_set
+from tests.texture_sets import made_up_clip, made_up_set
 from texgan import losses
 from texgan import train as training
 from texgan.checkpoint import State, TrainSettings, data_hash, read_metadata
 from texgan.generator import TextureGenerator
-from texgan.sampling import Examples, Masks
+from texgan.sampling import NONE, Examples, Masks
 from texgan.train import Trainer, train
 
 TINY = TrainSettings(steps=4, batch=1, channels=4, half=False)
@@ -89,6 +89,21 @@ def test_a_step_changes_every_network_and_lowers_the_loss(dataset, model):
     changed = {k for k, v in state.tensors().items() if k in before and not torch.equal(v, before[k])}
     assert {"generator.last.weight", "average.last.weight"} < changed
     assert any(k.startswith("discriminator.") for k in changed)
+
+
+def test_examples_are_mirrored_as_faces_are(lopsided):
+    """On a chart whose halves are no mirror images: every other example is the mirror image, all of it."""
+    masks, clips = Masks.of(lopsided), [made_up_clip(lopsided, n, seed=k) for k, n in enumerate("ab")]
+    plain = Examples(clips, masks, variation=NONE)
+    turned = Examples(clips, masks, variation=replace(NONE, mirror=True))
+    count = 0
+    for here, there in zip(map(plain, range(12)), map(turned, range(12))):
+        same = np.array_equal(here.truth, there.truth)
+        count += not same
+        for name in ("source", "neutral", "truth", "weight"):
+            known = getattr(here, name)
+            np.testing.assert_array_equal(getattr(there, name), known if same else masks.atlas.mirrored(known), name)
+    assert 2 < count < 10
 
 
 def test_what_is_resumed_is_what_was_not_stopped(tmp_path, dataset, trained, monkeypatch):

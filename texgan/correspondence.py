@@ -9,6 +9,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from facemodel.closest import at_closest_points
 from facemodel.morphable import FLIP
 from facemodel.readers.mesh import vertex_normals
 from facemodel.readers.transfer import NORMAL_WEIGHT, register
@@ -65,42 +66,12 @@ def correspondence(raw, guide, moved, laid):
     index = np.unique(solid)
     found = index[cKDTree(keys[index]).query(query, k=NEIGHBOURS)[1]]
     out = np.zeros((len(raw.vertices), 2))
-    out[skin] = _closest(vertices[skin], found, laid.vertices, solid, guide.uv)
+    out[skin] = at_closest_points(vertices[skin], found, laid.vertices, solid, guide.uv)
     # neck and chest, beyond the embedded surface: plain skin from within the chart's border
     away = np.linalg.norm(laid.vertices[found[:, 0]] - vertices[skin], axis=1)
     share = np.interp(away, BEYOND, (1, INSET))[:, None]
     out[skin] = CHART_CENTRE + (out[skin] - CHART_CENTRE) * share
     return out
-
-
-def _closest(points, found, surface, triangles, uv):
-    """Chart coordinates of the closest point on the triangles around each point's (N, k) nearest vertices: (N, 2)."""
-    order = np.argsort(triangles.ravel(), kind="stable")
-    start = np.searchsorted(triangles.ravel()[order], np.arange(len(surface) + 1))
-    around, count = order // 3, np.diff(start)
-    best, out = np.full(len(points), np.inf), uv[found[:, 0]].astype(np.float64)
-    for k in range(found.shape[1]):
-        for step in range(int(count.max())):
-            rows = np.flatnonzero(count[found[:, k]] > step)
-            corners = triangles[around[start[found[rows, k]] + step]]
-            weight = _barycentric(points[rows], surface[corners])
-            distance = np.linalg.norm(np.einsum("nk,nkd->nd", weight, surface[corners]) - points[rows], axis=1)
-            distance += 0.3 * k                            # the first of the nearest vertices agrees best
-            better = distance < best[rows]
-            best[rows[better]] = distance[better]
-            out[rows[better]] = np.einsum("nk,nkd->nd", weight, uv[corners])[better]
-    return out
-
-
-def _barycentric(points, corners):
-    """Weights (N, 3) of points (N, 3) projected into triangles (N, 3, 3), pulled back into them."""
-    e1, e2, p = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points - corners[:, 0]
-    dot = lambda a, b: (a * b).sum(axis=1)
-    a, b, c = dot(e1, e1), dot(e1, e2), dot(e2, e2)
-    area = np.maximum(a * c - b * b, 1e-12)
-    v, w = (c * dot(p, e1) - b * dot(p, e2)) / area, (a * dot(p, e2) - b * dot(p, e1)) / area
-    weight = np.clip(np.stack([1 - v - w, v, w], axis=1), 0, None)
-    return weight / weight.sum(axis=1, keepdims=True)
 
 
 def carry_inwards(uv, polygons, known, inside, vertices):

@@ -312,7 +312,7 @@ def noise_floor(clips, mirrored, masks):
         for t, name in enumerate(clip.info.frames):
             if twin is None or name not in twin.info.frames:
                 continue
-            a, b = _of(clip, t)[0], _of(twin, twin.info.frames.index(name))[0][:, ::-1]
+            a, b = _of(clip, t)[0], masks.atlas.mirrored(_of(twin, twin.info.frames.index(name))[0])
             for region, weight in weights(clip, t, masks).items():
                 if weight.sum() >= 1:
                     rows.append(("floor", region, clip.info.identity,

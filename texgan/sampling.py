@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facemodel.atlas import build_atlas
+from facemodel.atlas import Atlas, build_atlas
 from fitting.lift import BRIGHTEST
 from fitting.texture import region_texture
 from texgan.dataset import SIZE, decode
@@ -37,12 +37,14 @@ class Masks:
     eyes : the eyeballs' fronts
     features : what section 5.3 weighs ten times: mouth, lips, eyes, lids
     chart : texels that belong to the surface
+    atlas : facemodel.atlas.Atlas of the chart
     """
 
     mouth: np.ndarray
     eyes: np.ndarray
     features: np.ndarray
     chart: np.ndarray
+    atlas: Atlas
 
     @classmethod
     def of(cls, model, size=SIZE):
@@ -50,7 +52,8 @@ class Masks:
         region = lambda name: region_texture(model, name, atlas)
         features = np.max([region(n) for n in ("mouth_interior", "lips", "eyes", "eyelids")], axis=0)
         clip = lambda x: np.clip(x, 0, 1)
-        return cls(clip(region("mouth_interior")), clip(region("eyes")), clip(features), atlas.mask.astype(np.float32))
+        return cls(clip(region("mouth_interior")), clip(region("eyes")), clip(features), atlas.mask.astype(np.float32),
+                   atlas)
 
 
 def network_input(rgb, validity, masks):
@@ -79,9 +82,9 @@ class Skins:
     basis: np.ndarray
 
     @classmethod
-    def learn(cls, albedos, components=COMPONENTS):
-        """From neutral textures (P, 256, 256, 3) uint8, and their mirror images."""
-        data = decode(np.concatenate([albedos, albedos[:, :, ::-1]])).reshape(2 * len(albedos), -1)
+    def learn(cls, albedos, atlas, components=COMPONENTS):
+        """From neutral textures (P, 256, 256, 3) uint8 of an atlas, and their mirror images."""
+        data = decode(np.stack([*albedos, *map(atlas.mirrored, albedos)])).reshape(2 * len(albedos), -1)
         data -= data.mean(axis=0)
         value, vector = np.linalg.eigh(data @ data.T)               # fewer people than texels
         kept = np.argsort(-value)[:min(components, len(albedos) - 1)]
@@ -161,7 +164,7 @@ class Examples:
         self._shares = np.array([shares[s] / total for s in sorted(scripts)])
         self._frames = [{n: t for t, n in enumerate(c.info.frames)} for c in clips]
         neutrals = np.stack([c.textures[c.info.neutral] for c in clips])
-        self._skins = Skins.learn(neutrals) if self._variation.skins and len(clips) > 2 else None
+        self._skins = Skins.learn(neutrals, masks.atlas) if self._variation.skins and len(clips) > 2 else None
 
     def __call__(self, number):
         """Example `number` of this seed."""
@@ -230,7 +233,7 @@ class Examples:
         inputs = [network_input(texture, seen_source, masks), network_input(neutral, seen, masks), truth]
         arrays = [x.clip(0, BRIGHTEST) for x in inputs] + [weight]
         if v.mirror and rng.random() < 0.5:
-            arrays = [x[:, ::-1] for x in arrays]
+            arrays = [self._masks.atlas.mirrored(x) for x in arrays]
         return Example(*(np.ascontiguousarray(x, np.float32) for x in arrays))
 
 
