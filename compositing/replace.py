@@ -118,32 +118,27 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     ------
     InputError : unusable input, or not one frame could be replaced; nothing is written then
     """
-    timer, remarks, known = timer or StageTimer(), [], None
-    out = Path(out)
+    timer, remarks, out = timer or StageTimer(), [], Path(out)
     info = probe(source)                          # says what is wrong with the video before any work is done
     labelling.check_label(label_text, info.height, info.width)
     span = resolve_span(source, start, end)
     method = transfer_method(texture, model, weights, device)
     pairs, several = pairs or [Pair(face, target, virtual)], len(pairs or ()) > 1
-    held = mask and Mask(mask, source, span)
+    held, known = mask and Mask(mask, source, span), None
     if track_path is not None and Path(track_path).is_file():
-        known = load_track(track_path, model)
-        known = check_track(known, track_path, source, pairs[0].face, info, span)
+        known = check_track(load_track(track_path, model), track_path, source, pairs[0].face, info, span)
     if several:
         check_faces(source, detector, pairs, span)
     things = OcclusionDetector() if occlusion == "auto" else None
     with timer("target"):
-        people = [_person(model, detector, pair, target_face, things, work, engine, remarks,
-                          open_mouth=not isinstance(method, GanTransfer)) for pair in pairs]
-    tracks, hashes = [], [digest for _, digest in people]
+        people, hashes = zip(*(_person(model, detector, pair, target_face, things, work, engine, remarks,
+                                       open_mouth=not isinstance(method, GanTransfer)) for pair in pairs))
+    tracks = []
     for pair in pairs:
-        with timer("track"):
-            track = known
-            if track is None:
-                track, more = kept_track(work, model, source, pair.face, span, engine, lambda folder, pair=pair: (
-                    track_clip(model, source, detector, pair.face, progress=progress, engine=engine, span=span,
-                               folder=folder)))
-                remarks += [x for x in more if x not in remarks and not (several and "--face" in x)]
+        track = known
+        if track is None:
+            with timer("track"):
+                track = _track(model, detector, source, pair, several, span, work, engine, progress, remarks)
                 if track_path is not None:
                     save_track(track, track_path)
         if not (track.status == "ok").any():
@@ -151,69 +146,97 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
             raise InputError(f"{source}: in none of {len(track)} frames could a face{which} be followed well enough; "
                              "nothing written")
         tracks.append(track)
-    source_hash = str(tracks[0].source_sha256)
-    people = [reduced(person, texture_size_for(model, track)) for track, (person, _) in zip(tracks, people)]
-    sizes = [len(person.texture.rgb) for person in people]
+    people = [reduced(person, texture_size_for(model, track)) for track, person in zip(tracks, people)]
     # a method keeps what it has prepared for its target, so each face has its own
     compositors = [_compositor(model, source, track, person, copy(method), detector, things, timer, cost=cost,
                                smoothness=smoothness, skin=skin, mask=held, inspect=debug is not None)
                    for track, person in zip(tracks, people)]
-    labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
-                                  tracks[0].frame_index[0])
-    replaced = np.zeros((len(tracks[0]), len(tracks)), bool)
-    covered = np.zeros(replaced.shape, np.float32)
-    settings = {"texture": texture, "weights": None if weights is None else str(weights), "face": pairs[0].face,
-                "target_face": target_face, "virtual": pairs[0].virtual, "seam_cost": cost,
-                "seam_smoothness": smoothness, "skin": skin, "mask": mask and file_hash(mask), "occlusion": occlusion,
-                "texture_size": sizes[0], "crf": crf,
-                "label": label_text, "start": start and start.text, "end": end and end.text}
-    if several:
-        settings |= {"face": [pair.face for pair in pairs], "virtual": [pair.virtual for pair in pairs],
-                     "texture_size": sizes}
+    each = lambda values: values if several else values[0]
+    settings = {"texture": texture, "weights": None if weights is None else str(weights),
+                "face": each([pair.face for pair in pairs]), "target_face": target_face,
+                "virtual": each([pair.virtual for pair in pairs]), "seam_cost": cost, "seam_smoothness": smoothness,
+                "skin": skin, "mask": mask and file_hash(mask), "occlusion": occlusion,
+                "texture_size": each([len(person.texture.rgb) for person in people]), "crf": crf, "label": label_text,
+                "start": start and start.text, "end": end and end.text}
     journal = result_journal(work, model, tracks, hashes, settings, weights, engine, device,
                              [compare is not None, debug is not None])
-    options = {"keep_pieces": journal is not None}
+    inputs = _inputs(source, str(tracks[0].source_sha256), pairs, hashes)
+    labeller = labelling.Labeller(label_text, info.height, info.width, [t.landmarks for t in tracks],
+                                  tracks[0].frame_index[0])
+    shots = {kind: path for kind, path in (("compare", compare), ("debug", debug)) if path is not None}
+    marks = synthetic_marks(inputs["source_sha256"], " ".join(hashes))
+    shown, covered, frames = _film(source, out, shots, compositors, tracks, held, span, journal, marks, crf,
+                                   labeller.draw, model.coarse_edges, progress, timer, remarks)
+    if signing:
+        with timer("sign"):
+            credentials.sign(out, *signing, inputs, settings)
+    reports = [build_report(inputs, settings, *face, timer, frames, remarks, share)
+               for *face, share in zip(tracks, shown.T, covered.T)]
+    report = report_of_faces(reports[0], list(zip(pairs, hashes, reports)), shown) if several else reports[0]
+    write_report(report, report_path(out))
     if work is not None:
-        for path in filter(None, (out, compare, debug)):
-            remove_leftovers(Path(path))
-    marks = synthetic_marks(source_hash, " ".join(hashes))
+        work.finish()
+    return report
+
+
+def _film(source, out, shots, compositors, tracks, held, span, journal, marks, crf, label, edges, progress, timer,
+          remarks):
+    """Writes `out`, and further videos by their kind in `shots`; adds to `remarks`.
+
+    Parameters
+    ----------
+    compositors, tracks : lists, one per face
+    held : Mask or None. journal : Journal of the result or None. marks : dict, metadata
+    label : function that draws a label into a frame. edges : of the mesh, for compositing.views
+
+    Returns
+    -------
+    shown : (F, K) bool, frames of the span that show the target in face k's place
+    covered : (F, K) float32, share of the face that something lies before
+    frames : int, written
+    """
+    shown = np.zeros((len(tracks[0]), len(tracks)), bool)
+    covered = np.zeros(shown.shape, np.float32)
     quality = {} if crf is None else {"crf": crf}
+    options = {"metadata": marks, "keep_pieces": journal is not None}
+    if journal is not None:
+        for path in (out, *shots.values()):
+            remove_leftovers(Path(path))
     done = 0 if journal is None or not journal.count else journal.state["end"]
     with VideoReader(source, Span(done)) as reader:
         with ExitStack() as stack:
             if held:
                 stack.enter_context(held)
-            writer = stack.enter_context(VideoWriter(out, reader, metadata=marks, **quality, **options))
-            shown = [stack.enter_context(views.ViewWriter(path, kind, reader, model.coarse_edges, metadata=marks,
-                                                           **options))
-                     for kind, path in (("compare", compare), ("debug", debug)) if path is not None]
-
+            writer = stack.enter_context(VideoWriter(out, reader, **quality, **options))
+            beside = [stack.enter_context(views.ViewWriter(path, kind, reader, edges, **options))
+                      for kind, path in shots.items()]
             faces = stack.enter_context(closing(Faces(compositors, tracks)))
-            total = len(replaced) if span == WHOLE else reader.info.frame_count_estimate
+            total = len(shown) if span == WHOLE else reader.info.frame_count_estimate
             with progress_bar(total, "composite", show=progress) as bar:
-                composite_pieces(timer.each("decode", reader), faces, writer, shown, replaced, covered, journal,
-                                 first=span.first, timer=timer, bar=bar, label=labeller.draw)
-            if not replaced.any():
+                composite_pieces(timer.each("decode", reader), faces, writer, beside, shown, covered, journal,
+                                 first=span.first, timer=timer, bar=bar, label=label)
+            if not shown.any():
                 raise InputError(f"{source}: no frame could be replaced; nothing written")
             frames = writer.frames_written
-        if reader.damage and reader.damage not in remarks:
-            remarks.append(reader.damage)
-        if writer.audio_damage:
-            remarks.append(writer.audio_damage)
+        remarks += [x for x in (reader.damage, writer.audio_damage) if x and x not in remarks]
+    return shown, covered, frames
+
+
+def _inputs(source, source_hash, pairs, hashes):
+    """What went into a result, as a report has it: source and targets, by name and by SHA-256."""
     inputs = {"source": str(source), "source_sha256": source_hash}
     for k, (pair, digest) in enumerate(zip(pairs, hashes)):
         key = f"target_{k + 1}" if k else "target"
         inputs |= {key: str(pair.target) if pair.virtual is None else digest, f"{key}_sha256": digest}
-    if signing:
-        with timer("sign"):
-            credentials.sign(out, *signing, inputs, settings)
-    reports = [build_report(inputs, settings, track, shows, timer, frames, remarks, share)
-               for track, shows, share in zip(tracks, replaced.T, covered.T)]
-    report = report_of_faces(reports[0], list(zip(pairs, hashes, reports)), replaced) if several else reports[0]
-    write_report(report, report_path(out))
-    if work is not None:
-        work.finish()
-    return report
+    return inputs
+
+
+def _track(model, detector, source, pair, several, span, work, engine, progress, remarks):
+    """The Track of a Pair's face, made now or by an earlier run; adds to `remarks`."""
+    track, more = kept_track(work, model, source, pair.face, span, engine, lambda folder: (
+        track_clip(model, source, detector, pair.face, progress=progress, engine=engine, span=span, folder=folder)))
+    remarks += [x for x in more if x not in remarks and not (several and "--face" in x)]
+    return track
 
 
 def _person(model, detector, pair, target_face, things, work, engine, remarks, open_mouth):
