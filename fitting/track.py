@@ -384,9 +384,10 @@ def main(argv=None):
     for remark in tracking.remarks:
         print(remark)
     counts = ", ".join(f"{n} {s}" for s, n in zip(*np.unique(track.status, return_counts=True)))
+    explained = track.confidence[track.status != "no_face"]
     print(f"wrote {out}: {counts}; median photometric RMS {np.nanmedian(track.photometric_error):.3f}, landmarks "
           f"{100 * np.nanmedian(track.landmark_error):.1f} % of the eye distance, "
-          f"{100 * np.median(track.confidence):.0f} % of the skin explained")
+          f"{100 * np.median(explained):.0f} % of the skin explained")
     before, after = steadiness(model, tracking.raw), steadiness(model, track)
     print(f"jitter {after.jitter:.2f} % of the eye distance ({before.jitter:.2f} before smoothing) on {after.still} "
           f"still frames, lag {after.lag:+.2f} frames ({before.lag:+.2f})")
