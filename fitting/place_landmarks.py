@@ -29,7 +29,7 @@ from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
-from facemodel.readers.transfer import register
+from facemodel.registration import register
 from facemodel.symmetry import MIRROR
 from fitting import commands
 from fitting.detection import FaceDetector

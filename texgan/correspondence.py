@@ -9,13 +9,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP
-from facemodel.readers.mesh import vertex_normals
-from facemodel.readers.transfer import NORMAL_WEIGHT, register
+from facemodel.registration import NORMAL_WEIGHT, register
 
 # landmarks on which ICT-FaceKit's markup and the embedded model's agree (facemodel.build.population)
 SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
-STIFFNESS = 0.003                # mm^2, see facemodel.readers.transfer.register
+STIFFNESS = 0.003                # mm^2, see facemodel.registration.register
 PART_WEIGHT = 12.0               # mm that moving fully with jaw or lid counts: keeps upper and lower apart
 BEYOND, INSET = (5.0, 25.0), 0.85        # mm off the embedded surface; skin from within the chart's border
 CHART_CENTRE = 0.5
@@ -30,7 +30,7 @@ def _features(vertices, normals, jaw, blinks):
 
 
 def laid_over(raw, guide):
-    """The embedded model's surface laid over another head: facemodel.readers.transfer.Registration.
+    """The embedded model's surface laid over another head: facemodel.registration.Registration.
 
     raw : RawModel, ICT-FaceKit; guide : MorphableModel, the embedded model
     """

@@ -14,10 +14,10 @@ from scipy.spatial import cKDTree
 
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.errors import InputError
+from facemodel.membrane import fit_sphere
+from facemodel.mesh import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.readers import ict
-from facemodel.readers.membrane import fit_sphere
-from facemodel.readers.mesh import vertex_normals
 from texgan.correspondence import carry_inwards, correspondence, laid_over
 
 # polygons of the parts that are drawn (README of https://github.com/ICT-VGL/ICT-FaceKit)

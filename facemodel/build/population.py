@@ -5,7 +5,7 @@
 The path is any model that --model reads.
 
 MakeHuman's targets say what a head can do, not how often heads do it, and its base mesh is an artist's. Heads drawn at
-random from a model made of scans are laid over with the embedded model (facemodel.readers.transfer); the mean and the
+random from a model made of scans are laid over with the embedded model (facemodel.registration); the mean and the
 principal components of what the embedded surface then looks like become its identity. The surface, its chart and its
 expressions stay MakeHuman's; so does a share of the spread, for heads that the other model does not know.
 """
@@ -23,7 +23,7 @@ from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.light import vertex_normals
 from facemodel.morphable import FLIP, load_model
-from facemodel.readers.transfer import register
+from facemodel.registration import register
 from facemodel.workers import worker_pool
 
 # landmarks on which the two markups agree: ridge and base of the nose, eyes, corners and middle of the lips

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facemodel.readers.mesh import closed_loops
+from facemodel.mesh import closed_loops
 
 NECK_HEIGHT = 590.0      # mm in the base mesh: quads whose centre is lower are left out
 MOUTH_ROWS, EYE_ROWS = 6, 6

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from facemodel.errors import InputError
+from facemodel.membrane import fit_sphere
 from facemodel.readers.files import digest, need
-from facemodel.readers.membrane import fit_sphere
 from facemodel.readers.raw import RawModel
 
 WHERE = "get it from https://github.com/ICT-VGL/ICT-FaceKit"

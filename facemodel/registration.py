@@ -1,4 +1,4 @@
-"""Lays the embedded model over another model's mean face and carries over what that lacks.
+"""Lays the embedded model over another head, such as another model's mean face, and carries over what that lacks.
 
 Similarity from landmarks (S. Umeyama, 1991, doi:10.1109/34.88573), then closest points with the embedded model's
 identity coefficients free, so that noses meet noses. Everything here is in file orientation (x to the subject's left,
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from facemodel.camera import rotation_matrix
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP
-from facemodel.readers.mesh import vertex_normals
 
 NORMAL_WEIGHT = 8.0          # mm that a normal turned by one radian counts: keeps upper and lower lip apart
 SAMPLES = 6000
