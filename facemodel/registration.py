@@ -87,7 +87,7 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
     marks, points = guide.landmarks[inner], vertices[[landmarks[k] for k in inner]].astype(np.float64)
     allowed = np.flatnonzero((guide.regions["face"] > 0.5) & (guide.regions["mouth_interior"] < 0.1)
                              & (guide.regions["eyes"] < 0.1))
-    normals = vertex_normals(vertices, triangles)
+    normals = vertex_normals(vertices.astype(np.float64), triangles)
     scale, rotation, translation = similarity(mean[marks], points)
     coefficients, distance = np.zeros(basis.shape[2]), np.inf
     for i in range(iterations + 1):
@@ -149,7 +149,7 @@ def _pairs(placed, facing, allowed, vertices, normals, furthest):
 
 def nearest_vertices(registration, which, vertices, triangles):
     """Vertices of the other face (V, 3) nearest to vertices `which` (N,) of the embedded one: (N,) int32."""
-    normals = vertex_normals(vertices, triangles)
+    normals = vertex_normals(vertices.astype(np.float64), triangles)
     tree = cKDTree(np.concatenate([vertices, NORMAL_WEIGHT / 2 * normals], axis=1))
     query = np.concatenate([registration.vertices[which], NORMAL_WEIGHT / 2 * registration.normals[which]], axis=1)
     return tree.query(query)[1].astype(np.int32)

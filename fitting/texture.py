@@ -8,7 +8,8 @@ import numpy as np
 
 from facemodel.atlas import image_to_texture, to_texture
 from facemodel.camera import project, to_camera
-from facemodel.light import sh_basis, shade, vertex_normals
+from facemodel.light import sh_basis, shade
+from facemodel.mesh import vertex_normals
 from facemodel.rasterizer import rasterize
 
 PYRAMID = 6                  # halvings over which values are carried on, at most

@@ -1,8 +1,10 @@
-"""Borders, cutting and splitting on meshes small enough to count."""
+"""Borders, cutting and splitting on meshes small enough to count; normals of a sphere."""
 import numpy as np
 import pytest
+import trimesh
 
 from facemodel import mesh
+from facemodel.mesh import vertex_normals
 
 
 def grid(side=9, hole=False):
@@ -55,3 +57,19 @@ def test_splitting_keeps_points_and_areas_and_smooths_by_loops_rule():
     assert out[12] == pytest.approx(10 / 16)
     assert sorted(np.unique(out.round(6)))[-3:] == pytest.approx([1 / 8, 3 / 8, 10 / 16])
     np.testing.assert_allclose((smooth @ vertices)[12], vertices[12], atol=1e-6)
+
+
+def test_normals_of_a_sphere_point_outwards():
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=70)
+    v, t = np.asarray(ball.vertices) + [5, -3, 600], np.asarray(ball.faces)
+    normals = vertex_normals(v, t)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+    assert ((normals * (v - [5, -3, 600]) / 70).sum(1)).min() > np.cos(np.radians(0.5))
+    np.testing.assert_allclose(vertex_normals(v, t[:, ::-1]), -normals, atol=1e-12)
+
+
+def test_normals_weigh_triangles_by_area():
+    v = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, -3]])
+    t = np.array([[0, 1, 2], [0, 3, 1]])              # areas 0.5 and 1.5
+    total = np.cross(v[1] - v[0], v[2] - v[0]) + np.cross(v[3] - v[0], v[1] - v[0])
+    np.testing.assert_allclose(vertex_normals(v, t)[0], total / np.linalg.norm(total), atol=1e-7)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from facemodel.atlas import build_atlas, to_texture
-from facemodel.light import sh_basis, vertex_normals
+from facemodel.light import sh_basis
+from facemodel.mesh import vertex_normals
 from fitting.texture import ResidualLight, albedo_texture, bare_lips, extract, fill, pose, skin_weight, spread
 from tests.synthetic import SIZE, draw, known_face
 

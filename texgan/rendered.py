@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from facemodel.camera import project, rotation_matrix, to_camera
-from facemodel.light import vertex_normals
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP
 from facemodel.rasterizer import rasterize
 from texgan import shading

@@ -188,7 +188,8 @@ def sky(vertices, triangles, directions=48, per_mm=1.5):
     """
     k = np.arange(directions) + 0.5
     z, turn = k / directions, np.pi * (1 + 5 ** 0.5) * k                      # a spiral, even over the half sphere
-    normals, seen, total = vertex_normals(vertices, triangles), np.zeros(len(vertices)), np.zeros(len(vertices))
+    normals = vertex_normals(vertices.astype(np.float64), triangles)
+    seen, total = np.zeros(len(vertices)), np.zeros(len(vertices))
     for d in np.stack([np.sqrt(1 - z * z) * np.cos(turn), np.sqrt(1 - z * z) * np.sin(turn), z], axis=1):
         right = np.cross([0, 1, 0], d) / np.linalg.norm(np.cross([0, 1, 0], d))
         view = vertices @ np.stack([right, -np.cross(d, right), -d], axis=1)
@@ -205,7 +206,7 @@ def sky(vertices, triangles, directions=48, per_mm=1.5):
 
 def _inner(raw, face, lining, mouth):
     """How far a skin vertex belongs to the mouth's inside: lips that look backwards, and the lining: (V,) float32."""
-    normals = vertex_normals(raw.vertices, raw.triangles)
+    normals = vertex_normals(raw.vertices.astype(np.float64), raw.triangles)
     near = np.linalg.norm((raw.vertices - mouth.mean(axis=0)) * [0.6, 1, 1], axis=1) < 16
     ramp = np.clip((0.15 - normals[:, 2]) / 0.6, 0, 1)
     out = np.zeros(len(raw.vertices), np.float32)

@@ -21,7 +21,7 @@ import numpy as np
 from facemodel.build.__main__ import DEFAULT_OUT
 from facemodel.errors import InputError
 from facemodel.files import whole
-from facemodel.light import vertex_normals
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP, load_model
 from facemodel.registration import register
 from facemodel.workers import worker_pool

@@ -237,7 +237,8 @@ def surface_of(raw):
         straight = refine = sp.identity(n, np.float32, "csr")
         triangles, coarse = raw.triangles.astype(np.int32), coarse_graph(raw.vertices, raw.triangles)
     vertices = refine @ raw.vertices
-    return Surface(refine, straight, vertices, mesh.vertex_normals(vertices, triangles), triangles, *coarse)
+    normals = mesh.vertex_normals(vertices.astype(np.float64), triangles)
+    return Surface(refine, straight, vertices, normals, triangles, *coarse)
 
 
 def prepare(raw, guide):
@@ -271,8 +272,8 @@ def prepare(raw, guide):
             landmarks[k] = vertex
         paths = nearest_vertices(registration, guide.contour_paths.ravel(), v, t)
         spread = nearest_vertices(registration, guide.spread, v, t)
-        coarse_regions = regions_from(guide, registration, raw.vertices,
-                                      mesh.vertex_normals(raw.vertices, raw.triangles), mouth, eyes)
+        normals = mesh.vertex_normals(raw.vertices.astype(np.float64), raw.triangles)
+        coarse_regions = regions_from(guide, registration, raw.vertices, normals, mouth, eyes)
         lips = nearest_vertices(registration, guide.landmarks[[62, 66]], raw.vertices, raw.triangles)
         uv = embed(_mouth_opened(raw, lips), raw.triangles, chart_importance(coarse_regions), CHART_ITERATIONS)
     except ValueError as error:
