@@ -24,6 +24,10 @@ TANGENTIAL = 0.05            # weight of distance across the normal; along it it
 USUAL = 1.5                  # mm, a distance along the normal from which a pair counts less
 RIM = 0.8                    # of the region 'face': vertices below it have no partners
 HOLD = 0.1                   # weight of all landmarks
+LOOSE = 0.003                # mm^2, stiffness for somebody's head, which may lie further from the mean than a mean face
+# landmarks on which the embedded model's markup and ICT-FaceKit's agree: ridge and base of the nose, eyes, corners and
+# middle of the lips
+SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
 
 
 @dataclass(frozen=True)

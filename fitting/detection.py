@@ -17,6 +17,8 @@ from facemodel.errors import InputError
 DETECTION_SIZE = 640        # px, longer side of the picture that is searched first
 WEAK = -0.35                # score down to which faces in photos are looked at again
 UNSURE = 0.03               # of the eyes' distance: dense landmarks' usual sigma; 0.009 to 0.016 on faces, 0.06 on none
+# of the 68 points: nose and eye corners, which an expression hardly moves
+RIGID = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
 # of the 68 points: nose, eye corners, mouth corners; what places a whole face best
 ANCHORS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])
 JITTER = ((0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.94), (0, 0, 1.06))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from facemodel.camera import project, to_camera
-from fitting.detection import eye_distance
+from fitting.detection import RIGID, eye_distance
 from fitting.smoothing import runs
 
 STILL = 0.02             # of the eye distance per frame: a head that moves less is still
 FURTHEST_LAG = 3         # frames
-RIGID = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])      # nose and eye corners
 
 
 @dataclass(frozen=True)

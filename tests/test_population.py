@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facemodel.build.population import OWN_SHARE, OWN_SPREAD, SHARED_LANDMARKS, draw_heads, lay_over, statistics
+from facemodel.build.population import OWN_SHARE, OWN_SPREAD, draw_heads, lay_over, statistics
 from facemodel.morphable import FLIP
+from facemodel.registration import SHARED_LANDMARKS
 
 MIRROR = np.array([1, 0, 3, 2, 4, 6, 5])                         # the fifth of seven vertices lies in the middle
 
