@@ -15,6 +15,7 @@ from fitting.lift import BRIGHTEST
 
 DETAIL = 0.04       # standard deviation, as a share of the chart, of the blur that tells light from folds
 EYE_MOVED = 0.06    # mean change of albedo in an eye from which on its fine structure is another one
+SHIPPED = "texgan/generator.safetensors"        # the generator's weights; named here, for texgan.generator brings torch
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def delta(target, source):
         weight = cv2.resize(np.ascontiguousarray(mask[small]), shape, interpolation=cv2.INTER_LINEAR)[..., None]
         texture = cv2.resize(np.ascontiguousarray(source.texture[small]), shape, interpolation=cv2.INTER_CUBIC)
         out[large] += weight * (blend(out[large], target_neutral[large], texture) - out[large])
-    return np.clip(out, 0, 1.3)
+    return np.clip(out, 0, BRIGHTEST)
 
 
 def _detail(change, seen, whole):
