@@ -45,7 +45,6 @@ class Stage:
     balls : two (N,) int, their vertices
     margins : two (M,) int, vertices on the rim of the lids
     lids : two (L,) int, skin vertices around the eyes that may not sink into the ball
-    lips : (L,) int, skin vertices around the mouth; teeth : (N,) int
     inside : (N,) int, vertices in the mouth
     static : (V, 8) float32, what texgan.shading.shade_pixels takes: uv, mean, inner, tongue, light that
         gets there at rest
@@ -69,8 +68,6 @@ class Stage:
     balls: tuple
     margins: tuple
     lids: tuple
-    lips: np.ndarray
-    teeth: np.ndarray
     inside: np.ndarray
     static: np.ndarray
     chart: np.ndarray
@@ -122,7 +119,6 @@ def load_stage(ict_path, guide):
     rim, skin = np.intersect1d(face, sockets), raw.vertices[face]
     side = lambda x, k: (x > 0) == (k == 0)
     mouth = raw.vertices[[raw.landmarks[k] for k in OPENING]]
-    near_mouth = np.linalg.norm(skin - mouth.mean(axis=0), axis=1) < 45
     tongue = np.zeros(len(raw.vertices), np.float32)
     away = np.clip((cKDTree(raw.vertices[teeth]).query(raw.vertices[gums])[0] - 3.5) / 3, 0, 1)
     tongue[gums] = away * np.where(moved("jawOpen")[gums, 1] < TONGUE_SINKS, 1, -1)
@@ -142,7 +138,6 @@ def load_stage(ict_path, guide):
         balls=balls,
         margins=tuple(rim[side(raw.vertices[rim, 0], k)] for k in (0, 1)),
         lids=tuple(face[np.linalg.norm(skin - centres[k], axis=1) < 24] for k in (0, 1)),
-        lips=face[near_mouth], teeth=teeth,
         inside=np.unique(np.concatenate([teeth, gums, lining])), static=static.astype(np.float32),
         chart=build_atlas(guide, CHART_SIZE).mask.astype(np.float32),
         lid_chart=_lid_chart(raw.vertices, rim, skin_triangles, uv), embedded=laid.vertices)

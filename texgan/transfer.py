@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
 
 DETAIL = 0.04       # standard deviation, as a share of the chart, of the blur that tells light from folds
@@ -195,13 +194,9 @@ def transfer_method(name, model, weights=None, device="cpu"):
 
     Raises
     ------
-    InputError : for 'gan', when its weights can't be used with this model, or torch is missing
+    InputError : for 'gan', when its weights can't be used with this model
     """
     if name != "gan":
         return {"static": static, "delta": delta}[name]
-    try:
-        from texgan.generator import TextureGenerator
-    except ImportError as error:
-        raise InputError("--texture gan needs torch and safetensors; pip install torch safetensors, or use --texture "
-                         "delta") from error
+    from texgan.generator import TextureGenerator  # brings torch, which takes a second
     return GanTransfer(TextureGenerator(model, weights, device))
