@@ -24,7 +24,7 @@ BEHIND, BELOW = 115.0, 40.0  # mm: what lies further behind the eyes or below th
 CHART_ITERATIONS = 60
 FINE_ENOUGH = 20_000         # vertices; a coarser mesh is split once, so that albedo and shading are fine enough
 ASTRAY, JAW_ASTRAY = 12.0, 30.0     # mm that lists differ in where they put a landmark, at most
-HOLE_REACH = 25.0            # mm from the lips' or lids' landmarks to the middle of the hole that they surround
+HOLE_REACH = 12.5            # mm, from a hole's middle to the mouth corners' or to an eyeball's, seen from the front
 
 
 def _head_front(raw):
@@ -61,10 +61,10 @@ def _holes(raw):
             continue
         loop, centre = loops[k], raw.vertices[loops[k]].mean(axis=0)
         kind = ("other", -1)
-        if mouth is None and np.linalg.norm((centre - lips)[:2]) < HOLE_REACH / 2:
+        if mouth is None and np.linalg.norm((centre - lips)[:2]) < HOLE_REACH:
             kind, mouth = ("mouth", -1), k
         for number, (eyeball, _) in enumerate(raw.eyeballs):
-            if np.linalg.norm((centre - eyeball)[:2]) < HOLE_REACH / 2:
+            if np.linalg.norm((centre - eyeball)[:2]) < HOLE_REACH:
                 kind = ("eye", number)
         out.append((*kind, loop))
     return out
