@@ -28,8 +28,8 @@ class Steadiness:
     lag: float
 
 
-def projected_landmarks(model, track):
-    """(F, 68, 2) pixels."""
+def fixed_landmarks(model, track):
+    """The model's landmarks in every frame, those of the jaw always the same vertices: (F, 68, 2) pixels."""
     out = np.empty((len(track), 68, 2))
     for t in range(len(track)):
         vertices = model.shape(track.identity, track.expression[t], model.landmarks)[model.landmarks]
@@ -66,7 +66,7 @@ def lag(curve, reference, furthest=FURTHEST_LAG):
 
 def steadiness(model, track):
     """Steadiness of a track (its trusted frames)."""
-    points = projected_landmarks(model, track)
+    points = fixed_landmarks(model, track)
     squares, lags, weights = [], [], []
     for run in runs(track.status == "ok"):
         here, there = points[run], track.landmarks[run].astype(np.float64)

@@ -107,9 +107,9 @@ def fill(texture, validity, model, atlas, fallback):
     known = share_known(validity)
     mirrored, mirrored_known = texture[:, ::-1], known[:, ::-1]
     # chart is symmetric: u -> 1 - u is the other half of the face
-    base = fallback + spread(texture - fallback, known)
+    base = fallback + pull_push(texture - fallback, known)
     trust = mirrored_known * (1 - known)
-    side = mirrored + spread(texture - mirrored, known * mirrored_known)
+    side = mirrored + pull_push(texture - mirrored, known * mirrored_known)
     soft = cv2.GaussianBlur(trust, (0, 0), atlas.size / 128)[..., None] * trust[..., None]
     filled = base * (1 - soft) + side * soft
     out = texture * known[..., None] + filled * (1 - known[..., None])
@@ -126,7 +126,7 @@ def log_albedo(rgb):
     return np.log(np.maximum(rgb, 0.02))
 
 
-def spread(values, known):
+def pull_push(values, known):
     """Values carried on smoothly from where they are known (pull-push over a pyramid): (h, w, K) float32, K > 1.
 
     values : (h, w, K). known : (h, w) float32 >= 0, how far each counts
