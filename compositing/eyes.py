@@ -35,12 +35,12 @@ from compositing.gaze import (
 )
 from compositing.lid_skin import LidSkin
 from compositing.lids import closed_further
-from compositing.ramps import ramp, smooth_ramp
+from compositing.ramps import ramp, smoothstep
 from facemodel.atlas import uv_to_pixels
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.sampling import sampled
 from fitting.lift import Lifter, Texture
-from fitting.texture import spread
+from fitting.texture import pull_push
 from texgan.transfer import shrunk
 
 GRID = 256                   # texels per side of the chart on which gazes are read
@@ -88,7 +88,7 @@ class Eye:
         """The eye with another gaze: (h, w, 3) float32. directions : (h, w, 3), to its texels as the face is shown."""
         place, distance = along(directions, gaze, self.radius)
         iris = sampled(self.iris, (place / SPAN + 1) * np.float32(PATCH / 2))
-        return self.white + smooth_ramp(distance, *LIMBUS[::-1])[..., None] * (iris - self.white)
+        return self.white + smoothstep(distance, *LIMBUS[::-1])[..., None] * (iris - self.white)
 
 
 class EyeRedrawer:
@@ -237,7 +237,7 @@ def take_apart(model, target, chart):
         return None
     blue = window[..., 2] / max(np.quantile(window[..., 2][known], 0.9), 1e-3)        # lids and corners are red
     trust = known * np.clip(blue, 0, 1) ** 6 * np.exp(-((distance - LIMBUS[1]) / NEAR) ** 2)
-    white = spread(window, trust.astype(np.float32))
+    white = pull_push(window, trust.astype(np.float32))
     white = white + _inwards(known, size / 128)[..., None] * (window - white)
     return Eye(chart, gaze, radius, iris, white.astype(np.float32))
 

@@ -11,7 +11,7 @@ import numpy as np
 from compositing.lids import closed_further
 from compositing.ramps import ramp
 from facemodel.atlas import build_atlas
-from fitting.texture import bare_skin, spread, weight_texture
+from fitting.texture import bare_skin, pull_push, weight_texture
 
 DRAWN_OUT = 1.4, 2.2         # times as large as in the photo: from which on lid skin is covered, wholly
 LASHES = 0.8, 1.6            # mm from the edge of a closed lid that its lashes take
@@ -49,7 +49,7 @@ class LidSkin:
                 margin = round(AROUND * atlas.size)
                 top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
                 window = np.s_[top:rows[-1] + margin, left:columns[-1] + margin]
-                skin = spread(target.texture.rgb[window], known[window])
+                skin = pull_push(target.texture.rgb[window], known[window])
                 self._covers.append((chart, window, weight[window][..., None], skin, max(chart.gap(open_), 1.0)))
 
     def cover(self, texture, shape):

@@ -15,6 +15,7 @@ import numpy as np
 
 from compositing.dense_sift import dense_sift
 from compositing.sift_flow import FlowSettings, sift_flow, unary_costs
+from fitting.lift import BRIGHTEST
 from fitting.yuv import LUMINANCE
 
 GRID = 256                  # texels per side of the chart on which is matched: the generator's size
@@ -171,7 +172,7 @@ class MouthRedrawer:
         crop = self._outer.of(source_texture)
         redrawn = np.float32(self._match) * self._along(crop, source_texture.shape[0], size, cv2.INTER_CUBIC)
         out = texture.copy()
-        out[place] = before + weight * (np.clip(redrawn, 0, 1.3) - before)
+        out[place] = before + weight * (np.clip(redrawn, 0, BRIGHTEST) - before)
         return out
 
     def _along(self, picture, scale, size, how):

@@ -16,7 +16,7 @@ import numpy as np
 
 from compositing.lids import LOWER_LIDS, UPPER_LIDS
 from compositing.mouth import opening
-from compositing.ramps import smooth_ramp
+from compositing.ramps import smoothstep
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import rotation_matrix
 from facemodel.light import shade
@@ -123,9 +123,9 @@ class Puppet:
         out = self._warped(warp)
         now = albedo * shading
         change = now - neutral * before
-        share = (smooth_ramp(face, FACE + 0.1, 0.8) * mask)[..., None]
-        hidden = smooth_ramp(depth - sampled(self._rest_depth, where), *HIDDEN)
-        hidden = np.maximum(hidden, mouth * smooth_ramp(self._opening(expression) - self._rest_opening, *OPENS))
+        share = (smoothstep(face, FACE + 0.1, 0.8) * mask)[..., None]
+        hidden = smoothstep(depth - sampled(self._rest_depth, where), *HIDDEN)
+        hidden = np.maximum(hidden, mouth * smoothstep(self._opening(expression) - self._rest_opening, *OPENS))
         drawn = inner * (1 - seen) * hidden * mask
         drawn = (cv2.GaussianBlur(drawn, (0, 0), max(EDGE * self._width, 0.7)) * mask)[..., None]      # no stairs
         change *= share
@@ -177,11 +177,11 @@ class Puppet:
         """How far the surroundings follow: (h, w) float32, 1 at the face, 0 from the reach on and at the border."""
         reach = (POSED_REACH if posed else REACH) * self._width
         away = cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, 5)
-        near = 1 - smooth_ramp(away, 0, reach)
+        near = 1 - smoothstep(away, 0, reach)
         left, top, right, bottom = self.window
         x, y = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
         border = np.minimum(np.minimum(x, size[1] - x)[None], np.minimum(y, size[0] - y)[:, None])
-        return (near * smooth_ramp(border, 1, BORDER * self._width)).astype(np.float32)
+        return (near * smoothstep(border, 1, BORDER * self._width)).astype(np.float32)
 
     def _colour_match(self, raster):
         """Per vertex, what the rendered face at rest is multiplied by to have the photo's colours: (V, 3) float32.
@@ -211,7 +211,7 @@ class Puppet:
         inner = np.maximum.reduce([regions[n] for n in ("mouth_interior", "lips", "eyes", "eyelids")])
         validity = samples(self.rest.validity, self._uv)
         columns = [self._rest_xy - self._corner, self._uv, regions["face"][:, None],
-                   smooth_ramp(validity, *SEEN)[:, None], inner[:, None],
+                   smoothstep(validity, *SEEN)[:, None], inner[:, None],
                    regions["mouth_interior"][:, None], depth[:, None], self._rest_shading]
         return np.hstack(columns).astype(np.float32)
 
@@ -247,7 +247,7 @@ class Puppet:
         exact : (h, w, 2), the surface's own, defined in mask
         """
         rim = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3) / max(RIM * self._width, 1)
-        known = seen * smooth_ramp(face, FACE, 0.7) * mask
+        known = seen * smoothstep(face, FACE, 0.7) * mask
         carried = _carried(exact, known) * self._fall[..., None]
         own = (known * np.clip(rim, 0, 1))[..., None]
         return carried + own * (exact - carried)
@@ -289,7 +289,9 @@ def _filled(values, mask):
 
 
 def _carried(value, weight):
-    """Carries values from where they are known outwards, ever smoother and towards 0 far away (pull-push).
+    """Carries values from where they are known outwards, ever smoother and towards 0 far away.
+
+    Pull-push, as fitting.texture.pull_push, which goes towards the mean instead.
 
     value : (h, w, 2), weight : (h, w) in [0, 1] -> (h, w, 2) float32
     """

@@ -9,7 +9,7 @@ def ramp(x, low, high):
     return np.clip((x - low) / (high - low), 0, 1)
 
 
-def smooth_ramp(x, low, high):
+def smoothstep(x, low, high):
     """Likewise, without corners."""
     y = ramp(x, low, high)
     return y * y * (3 - 2 * y)

@@ -15,7 +15,7 @@ import numpy as np
 
 from compositing.retarget import render
 from facemodel.camera import axis_angle, rotation_matrix
-from facemodel.readers.transfer import similarity
+from facemodel.registration import similarity
 from fitting.detection import ANCHORS, box_from_landmarks
 from fitting.fit import initial_pose
 

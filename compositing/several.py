@@ -102,7 +102,7 @@ class Faces:
         for place, k in enumerate(order):
             part = parts[k]
             nearer = [self._tracks[i].landmarks[t] for i in order[place + 1:]]
-            lay_over(out, whole, source, part.box, part.rgb, part.alpha, nearer)
+            composite_over(out, whole, source, part.box, part.rgb, part.alpha, nearer)
         return frame, out, whole
 
     def _distance(self, k, t):
@@ -119,7 +119,7 @@ def _cut_out(frame, rgb, alpha, compositor):
     return _Finished(frame, box, rgb[box].copy(), alpha[box].copy(), compositor.inspection, compositor.covered)
 
 
-def lay_over(out, whole, source, box, rgb, alpha, nearer=()):
+def composite_over(out, whole, source, box, rgb, alpha, nearer=()):
     """Lays a finished face over a picture, in place.
 
     Parameters

@@ -27,7 +27,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from compositing.ramps import smooth_ramp
+from compositing.ramps import smoothstep
 from facemodel.sampling import samples
 
 CELLS = 48                   # of the chart, each way
@@ -128,7 +128,7 @@ class ToneMatch:
             seen = inside & visible
             openness = 1.0
             if name == "mouth":
-                openness = smooth_ramp(seen.sum() / max(inside.sum(), 1), *OPENING)
+                openness = smoothstep(seen.sum() / max(inside.sum(), 1), *OPENING)
             if seen.sum() >= LEAST:
                 ratio = self._part_ratio(name, source[seen], target[seen])
                 self._remember(name if openness == 1 else "rims", ratio, (seen.sum() / inside.sum()) ** 2)

@@ -42,7 +42,6 @@ class Piece:
     data : (bytes,) uint8, all packets one after the other; sizes : (n,) int64, of each
     pts, dts, duration : (n,) int64, as the encoder gave them, in the source's time base
     key : (n,) bool
-    end_s : float, end of the last frame in seconds
     """
 
     data: np.ndarray
@@ -51,15 +50,14 @@ class Piece:
     dts: np.ndarray
     duration: np.ndarray
     key: np.ndarray
-    end_s: float
 
     @classmethod
-    def of(cls, packets: list[av.Packet], end_s: float) -> "Piece":
+    def of(cls, packets: list[av.Packet]) -> "Piece":
         """Copy the packets of an encoder."""
         column = lambda name, kind: np.array([getattr(p, name) for p in packets], kind)
         data = np.frombuffer(b"".join(bytes(p) for p in packets), np.uint8)
         return cls(data, column("size", np.int64), column("pts", np.int64), column("dts", np.int64),
-                   np.array([p.duration or 0 for p in packets], np.int64), column("is_keyframe", bool), end_s)
+                   np.array([p.duration or 0 for p in packets], np.int64), column("is_keyframe", bool))
 
 
 class VideoWriter:
@@ -80,7 +78,6 @@ class VideoWriter:
     crf : 0 (lossless) to 51; smaller is better and larger.
     preset : x264's trade between speed and size, "ultrafast" to "veryslow".
     metadata : tags of the container, such as ``comment``, or names of one's own. .mkv turns names into capitals.
-    trim_audio : end the sound with the last frame written, for a clip that is written in part.
     keep_pieces : have `end_piece` return what was encoded, which is held in memory until then.
 
     Raises
@@ -98,18 +95,16 @@ class VideoWriter:
         crf: float = DEFAULT_CRF,
         preset: str = DEFAULT_PRESET,
         metadata: Mapping[str, str] | None = None,
-        trim_audio: bool = False,
         keep_pieces: bool = False,
     ):
         self.path = Path(path)
         self.info = source.info if isinstance(source, VideoReader) else source
         self.frames_written = 0
         self.audio_damage: str | None = None
-        self._trim_audio, self._keep = trim_audio, keep_pieces
+        self._keep = keep_pieces
         self._settings = (crf, preset)
         self._encoder, self._kept, self._clock = None, [], _DecodingClock()
         self._origin_s = 0.0
-        self._end_s = 0.0
         self._input = self._output = None
         self._temporary = _reserve(self.path, self.info.path)
         try:
@@ -154,7 +149,6 @@ class VideoWriter:
         with self._disk_errors():
             self._mux(self._encoder.encode(ready))
         self.frames_written += 1
-        self._end_s = float((frame.pts + frame.duration) * frame.time_base) - self._origin_s
 
     def end_piece(self) -> Piece | None:
         """Let the frames that follow be encoded apart from those so far; return the latter with `keep_pieces`."""
@@ -164,7 +158,7 @@ class VideoWriter:
         self._encoder = None
         self._clock.end_piece()
         kept, self._kept = self._kept, []
-        return Piece.of(kept, self._end_s) if self._keep else None
+        return Piece.of(kept) if self._keep else None
 
     def add_piece(self, piece: Piece) -> None:
         """Append frames that were encoded earlier, by a writer of the same source and settings."""
@@ -177,7 +171,6 @@ class VideoWriter:
                 self._mux_one(data, *(int(a[k]) for a in (piece.pts, piece.dts, piece.duration)), bool(piece.key[k]))
         self._clock.end_piece()
         self.frames_written += len(piece.pts)
-        self._end_s = float(piece.end_s)
 
     def close(self) -> None:
         """Finish the file and give it its name. Raises `InputError` if no frame was written."""
@@ -188,7 +181,7 @@ class VideoWriter:
                 raise InputError(f"{self.path} was not written because no frame was to be written; check the source")
             with self._disk_errors():
                 self.end_piece()
-                self._copy_audio(self._end_s if self._trim_audio else np.inf)
+                self._copy_audio(np.inf)
                 self._output.close()
                 self._output = None
                 os.replace(self._temporary, self.path)

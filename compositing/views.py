@@ -22,6 +22,7 @@ import numpy as np
 
 from compositing import seam
 from compositing.video_writer import VideoWriter
+from fitting.images import to_uint8
 from fitting.video_reader import VideoFrame
 from fitting.yuv import Colour
 
@@ -54,7 +55,7 @@ def thumbnail(texture):
     """A texture (S, S, 3) float32 as uint8 of at most TEXTURE texels per side."""
     if texture.shape[0] > TEXTURE:
         texture = cv2.resize(texture, (TEXTURE, TEXTURE), interpolation=cv2.INTER_AREA)
-    return _bytes(texture)
+    return to_uint8(texture)
 
 
 def inspection_of(model, rendering, labels, texture):
@@ -96,7 +97,7 @@ class ViewWriter:
 
     def write(self, frame, picture=None, alpha=None, inspection=()):
         """Appends a frame: what the result's writer gets, and a list of Inspection, one per face that is shown."""
-        panels = {"source": frame.rgb, "result": frame.rgb if picture is None else _bytes(picture)}
+        panels = {"source": frame.rgb, "result": frame.rgb if picture is None else to_uint8(picture)}
         if "mesh" in self._names:
             grey = cv2.cvtColor(cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             panels |= {"mesh": frame.rgb, "texture": np.zeros((2, 2, 3), np.uint8), "seam": grey}
@@ -158,7 +159,3 @@ def draw_outline(picture, inspection):
     outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     cv2.drawContours(out, outlines, -1, RED, max(1, out.shape[0] // 360))
     return out
-
-
-def _bytes(picture):
-    return picture if picture.dtype == np.uint8 else (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)

@@ -55,8 +55,7 @@ from compositing.report import VERSION, write_whole
 from facemodel.errors import InputError
 from fitting import checkpoint
 from fitting.trackfile import Track, file_hash
-
-SHIPPED = "texgan/generator.safetensors"
+from texgan.transfer import SHIPPED
 
 KINDS = ("track", "tracking", "fit", "result")
 FILES = ("track", "fit")                  # the others are folders

@@ -7,7 +7,6 @@ part of the coefficients. Colour = albedo * shading.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 C0, C1, C2, C3, C4 = 0.282095, 0.488603, 1.092548, 0.315392, 0.546274
 
@@ -42,36 +41,3 @@ def ambient_light(level=0.8):
     light = np.zeros((9, 3))
     light[0] = level / C0
     return light
-
-
-@njit(cache=True, nogil=True)
-def vertex_normals(vertices, triangles):
-    """Unit normals, weighted by the area of the adjacent triangles.
-
-    Parameters
-    ----------
-    vertices : (V, 3) float32 or float64
-    triangles : (T, 3) int
-
-    Returns
-    -------
-    (V, 3) of the vertices' type, pointing outwards for triangles that are counter-clockwise seen from outside; zero
-    where a vertex has no triangle
-    """
-    out = np.zeros_like(vertices)
-    for t in range(len(triangles)):
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
-        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for k in (a, b, c):
-            out[k, 0] += nx
-            out[k, 1] += ny
-            out[k, 2] += nz
-    for k in range(len(out)):
-        length = np.sqrt(out[k, 0] * out[k, 0] + out[k, 1] * out[k, 1] + out[k, 2] * out[k, 2])
-        if length > 0:
-            for j in range(3):
-                out[k, j] /= length
-    return out

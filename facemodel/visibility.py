@@ -11,7 +11,7 @@ import torch
 
 MARGIN = 1 / 16             # pixels; corners rounded to a grid of 1/16 move by at most sqrt(2) / 32, and edges no more
 MIN_AREA = 1e-9             # twice the area, square pixels; triangles below it are left out, as in facemodel.rasterizer
-PAIRS_AT_ONCE = 1 << 22     # triangle-pixel pairs worked on together; bounds the memory
+PAIRS_AT_ONCE = 1 << 22     # triangle-pixel pairs worked on together; those that may cover are kept of all, few a pixel
 
 
 def front_triangles(xy, z, triangles, cull_backfaces):

@@ -17,6 +17,8 @@ from facemodel.errors import InputError
 DETECTION_SIZE = 640        # px, longer side of the picture that is searched first
 WEAK = -0.35                # score down to which faces in photos are looked at again
 UNSURE = 0.03               # of the eyes' distance: dense landmarks' usual sigma; 0.009 to 0.016 on faces, 0.06 on none
+# of the 68 points: nose and eye corners, which an expression hardly moves
+RIGID = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
 # of the 68 points: nose, eye corners, mouth corners; what places a whole face best
 ANCHORS = np.array([27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54])
 JITTER = ((0, 0, 1), (0.04, 0, 1), (-0.04, 0, 1), (0, 0.04, 1), (0, -0.04, 1), (0, 0, 0.94), (0, 0, 1.06))
@@ -78,38 +80,29 @@ class FaceDetector:
         landmarks = self.landmarks(image, face.box)
         return float(np.median(self.dense(image, landmarks).sigma)) < UNSURE * eye_distance(landmarks)
 
-    def detect(self, image, window=None, scale=None, threshold=0.0):
+    def detect(self, image, scale=None, threshold=0.0):
         """Faces in an image, largest first.
 
         Parameters
         ----------
         image : (H, W, 3) uint8 RGB
-        window : (4,) float, optional: search only left, top, right, bottom
-        scale : float, optional: the window is resized by it before the search (faces need 80 px there); by default
-            the image is searched at 640 px, then, if nothing is found, at 1280 px or its own size, if that is more
+        scale : float, optional: the image is resized by it before the search (faces need 80 px there); by default it
+            is searched at 640 px, then, if nothing is found, at 1280 px or its own size, if
+            that is more
         threshold : float, least score
 
         Returns
         -------
         list of Face
         """
-        height, width = image.shape[:2]
-        if window is None:
-            left, top, right, bottom = 0, 0, width, height
-        else:
-            left, top = (int(max(0, v)) for v in window[:2])
-            right, bottom = int(min(width, window[2])), int(min(height, window[3]))
-            if right - left < 40 or bottom - top < 40:
-                return []
-        crop = image[top:bottom, left:right]
-        longest = max(crop.shape[:2])
+        longest = max(image.shape[:2])
         scales = [scale] if scale else [min(1.0, DETECTION_SIZE / longest), max(1.0, 2 * DETECTION_SIZE / longest)]
         for s in scales:
             method = cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR
-            small = crop if s == 1 else cv2.resize(crop, None, fx=s, fy=s, interpolation=method)
+            small = image if s == 1 else cv2.resize(image, None, fx=s, fy=s, interpolation=method)
             boxes, scores, _ = self._detector.run(np.ascontiguousarray(small), 0, threshold)
             if boxes:
-                faces = [Face(np.array([b.left(), b.top(), b.right(), b.bottom()], float) / s + [left, top] * 2, v)
+                faces = [Face(np.array([b.left(), b.top(), b.right(), b.bottom()], float) / s, v)
                          for b, v in zip(boxes, scores)]
                 return sorted(faces, key=lambda f: -f.size)
         return []

@@ -21,14 +21,13 @@ from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
-from fitting.detection import FaceDetector, eye_distance
+from fitting.detection import RIGID, FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
 from fitting.solver import DEFAULT, NUMBA, Settings, draw_samples, engine_for, slide_jaw, solve, view_residuals
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
-RIGID_LANDMARKS = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
 DENSE_GAIN = 2.0     # of the weight of equation 5, where there are dense landmarks
 # one picture hardly tells a shape from an expression, and most are near neutral
 PHOTO = Settings(expression_spread=0.5)
@@ -42,8 +41,8 @@ ALL_BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translat
 def initial_pose(model, shape, landmarks, focal, principal_point):
     """Rotation (3, 3) and translation (3,) from the rigid landmarks (eye corners and nose), perspective-n-point."""
     camera = np.array([[focal, 0, principal_point[0]], [0, focal, principal_point[1]], [0, 0, 1]], float)
-    points = shape[model.landmarks[RIGID_LANDMARKS]].astype(float)
-    pixels = landmarks[RIGID_LANDMARKS].astype(float)
+    points = shape[model.landmarks[RIGID]].astype(float)
+    pixels = landmarks[RIGID].astype(float)
     _, rotation, translation = cv2.solvePnP(points, pixels, camera, None, flags=cv2.SOLVEPNP_SQPNP)
     rotation, translation = cv2.solvePnPRefineLM(points, pixels, camera, None, rotation, translation)
     return cv2.Rodrigues(rotation)[0], translation.ravel()

@@ -66,18 +66,6 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return np.ascontiguousarray(rgb)
 
 
-def to_float(image: np.ndarray) -> np.ndarray:
-    """Turn 8-bit samples of any shape into float32 in [0, 1]; floating-point input is only cast.
-
-    Raises ``TypeError`` for other integer types.
-    """
-    if image.dtype == np.uint8:
-        return image.astype(np.float32) * np.float32(1 / 255)
-    if np.issubdtype(image.dtype, np.floating):
-        return image.astype(np.float32, copy=False)
-    raise TypeError(f"expected uint8 or floating-point samples, got {image.dtype}")
-
-
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """Turn samples in [0, 1] of any shape into 8 bits, clipped and rounded to nearest; uint8 is returned as it is.
 

@@ -74,8 +74,8 @@ class Layout:
         return self.slices[name]
 
 
-# increments are in these units, so that one damping fits all: focal in its own size, translation in metres
-FOCAL_UNIT, TRANSLATION_UNIT = 1.0, 1000.0
+# an increment of the translation is in metres and one of the focal length in its own size, so that one damping fits all
+TRANSLATION_UNIT = 1000.0
 
 
 def advance_shared(shared, step, layout):

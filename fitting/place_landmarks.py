@@ -25,12 +25,12 @@ import numpy as np
 import assets
 from facemodel import commands
 from facemodel.build.landmarks import spread_vertices
-from facemodel.build.population import STIFFNESS, place_landmarks
+from facemodel.build.population import place_landmarks
 from facemodel.camera import project, to_camera
 from facemodel.errors import InputError
 from facemodel.files import stored_arrays, whole
 from facemodel.morphable import DAMAGED, FLIP, load_model
-from facemodel.readers.transfer import register
+from facemodel.registration import LOOSE, register
 from facemodel.symmetry import MIRROR
 from fitting.detection import FaceDetector
 from fitting.images import read_image
@@ -77,7 +77,7 @@ def lay_over(model, folder, person):
     vertices, triangles = read_ply(folder / person["neutral"])
     goals = np.array(person["landmarks_neutral"])
     nearest = {k: int(np.linalg.norm(vertices - goals[k], axis=1).argmin()) for k in OWN}
-    return register(model, vertices, triangles, nearest, iterations=14, stiffness=STIFFNESS).vertices
+    return register(model, vertices, triangles, nearest, iterations=14, stiffness=LOOSE).vertices
 
 
 def read_renders(model, detector, folder):

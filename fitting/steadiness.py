@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from facemodel.camera import project, to_camera
-from fitting.detection import eye_distance
+from fitting.detection import RIGID, eye_distance
 from fitting.smoothing import runs
 
 STILL = 0.02             # of the eye distance per frame: a head that moves less is still
 FURTHEST_LAG = 3         # frames
-RIGID = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])      # nose and eye corners
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Steadiness:
     lag: float
 
 
-def projected_landmarks(model, track):
-    """(F, 68, 2) pixels."""
+def fixed_landmarks(model, track):
+    """The model's landmarks in every frame, those of the jaw always the same vertices: (F, 68, 2) pixels."""
     out = np.empty((len(track), 68, 2))
     for t in range(len(track)):
         vertices = model.shape(track.identity, track.expression[t], model.landmarks)[model.landmarks]
@@ -67,7 +66,7 @@ def lag(curve, reference, furthest=FURTHEST_LAG):
 
 def steadiness(model, track):
     """Steadiness of a track (its trusted frames)."""
-    points = projected_landmarks(model, track)
+    points = fixed_landmarks(model, track)
     squares, lags, weights = [], [], []
     for run in runs(track.status == "ok"):
         here, there = points[run], track.landmarks[run].astype(np.float64)

@@ -8,7 +8,8 @@ import numpy as np
 
 from facemodel.atlas import image_to_texture, to_texture
 from facemodel.camera import project, to_camera
-from facemodel.light import sh_basis, shade, vertex_normals
+from facemodel.light import sh_basis, shade
+from facemodel.mesh import vertex_normals
 from facemodel.rasterizer import rasterize
 
 PYRAMID = 6                  # halvings over which values are carried on, at most
@@ -105,9 +106,9 @@ def fill(texture, validity, model, atlas, fallback):
     """
     known = share_known(validity)
     mirrored, mirrored_known = atlas.mirrored(texture), atlas.mirrored(known)
-    base = fallback + spread(texture - fallback, known)
+    base = fallback + pull_push(texture - fallback, known)
     trust = mirrored_known * (1 - known)
-    side = mirrored + spread(texture - mirrored, known * mirrored_known)
+    side = mirrored + pull_push(texture - mirrored, known * mirrored_known)
     soft = cv2.GaussianBlur(trust, (0, 0), atlas.size / 128)[..., None] * trust[..., None]
     filled = base * (1 - soft) + side * soft
     out = texture * known[..., None] + filled * (1 - known[..., None])
@@ -124,7 +125,7 @@ def log_albedo(rgb):
     return np.log(np.maximum(rgb, 0.02))
 
 
-def spread(values, known):
+def pull_push(values, known):
     """Values carried on smoothly from where they are known (pull-push over a pyramid): (h, w, K) float32, K > 1.
 
     values : (h, w, K). known : (h, w) float32 >= 0, how far each counts

@@ -28,7 +28,6 @@ class VideoInfo:
     time_base: Fraction
     """Seconds per unit of `pts`."""
     frame_count_estimate: int | None
-    duration_s: float | None
     has_audio: bool
     rotation_deg: int
     """Counter-clockwise turn, from the file's display matrix, that was applied to make frames upright."""
@@ -350,7 +349,6 @@ def _info(path, container, stream, first, orientation) -> VideoInfo:
         rate=rate,
         time_base=stream.time_base,
         frame_count_estimate=stream.frames or (round(duration * rate) if duration else None),
-        duration_s=duration,
         has_audio=bool(container.streams.audio),
         rotation_deg=int(first.rotation),
         subsampled=width % 2 == 0 and height % 2 == 0 and first.format.name not in ("yuv444p", "yuvj444p"),

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.io
 
 import assets
+from facemodel import mesh
 from facemodel.morphable import FLIP, load_model
-from facemodel.readers import mesh
 from facemodel.subdivision import triangulate
 
 MODES = {"identity": 6, "expression": 5, "albedo": 4}

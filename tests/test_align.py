@@ -20,7 +20,7 @@ from tests.clips import NTSC, pattern, truncated
 from tests.test_replace import error_of, run
 from tests.test_trackfile import some_track
 from tests.test_video import make_video
-from texgan.align import COLUMNS, align_audio, align_expression, align_sounds, frame_times, main, nearest, with_times
+from texgan.align import COLUMNS, align_audio, align_expression, align_sounds, main, nearest, timestamps, with_times
 from texgan.soundtrack import RATE, Sound, read_sound, speech_features, speech_span
 from texgan.warping import Warp, match, shortest_path, smooth_path
 
@@ -204,7 +204,7 @@ def test_frames_are_paired_by_their_timestamps(tmp_path):
     a = write_clip(tmp_path / "a.mkv", one, pts=pts, time_base=Fraction(1, 1000), frames=120, start_s=0.4)
     b = write_clip(tmp_path / "b.mp4", other, fps=NTSC, frames=225)
     pairs = align_audio(a, b)
-    times_a, times_b = frame_times(a)[0], frame_times(b)[0]
+    times_a, times_b = timestamps(a)[0], timestamps(b)[0]
     np.testing.assert_allclose(times_a, np.array(pts) / 1000, atol=1e-6)
     assert pairs.frame_a.tolist() == list(range(120)) and pairs.by == "audio" and not pairs.remarks
     np.testing.assert_array_equal(pairs.time_a, times_a)

@@ -93,4 +93,4 @@ def test_a_picture_that_cannot_be_written_is_an_error(tmp_path, model, monkeypat
 def test_frames_on_the_sheet_differ(model):
     clip = made_up_clip(model, "a", frames=("neutral", "x", "y", "z"))
     clip.expression[:, 0] = [0, 0.1, 0.9, 0.11]
-    assert check.spread_frames(clip, 3)[:2] == [0, 2]
+    assert check.distant_frames(clip, 3)[:2] == [0, 2]

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facemodel import mesh
 from facemodel.atlas import build_atlas, to_texture
 from facemodel.light import ambient_light
 from facemodel.morphable import FLIP, load_model
-from facemodel.readers import ict, mesh
+from facemodel.readers import ict
 from fitting.fit import errors, fit_frames, fit_image
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared

@@ -1,10 +1,9 @@
-"""Spherical harmonics by quadrature and in closed form; normals of a sphere."""
+"""Spherical harmonics by quadrature and in closed form."""
 import numpy as np
 import pytest
 import torch
-import trimesh
 
-from facemodel.light import C0, ambient_light, sh_basis, sh_gradient, shade, vertex_normals
+from facemodel.light import C0, ambient_light, sh_basis, sh_gradient, shade
 
 
 def sphere_quadrature(polar=12, around=24):
@@ -67,19 +66,3 @@ def test_ambient_light_shades_all_normals_alike():
     for level in (0.8, 0.3):
         np.testing.assert_allclose(shade(random_normals(1), ambient_light(level)), level, atol=1e-12)
     assert ambient_light(1.0)[0, 0] == 1 / C0
-
-
-def test_normals_of_a_sphere_point_outwards():
-    ball = trimesh.creation.icosphere(subdivisions=4, radius=70)
-    v, t = np.asarray(ball.vertices) + [5, -3, 600], np.asarray(ball.faces)
-    normals = vertex_normals(v, t)
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
-    assert ((normals * (v - [5, -3, 600]) / 70).sum(1)).min() > np.cos(np.radians(0.5))
-    np.testing.assert_allclose(vertex_normals(v, t[:, ::-1]), -normals, atol=1e-12)
-
-
-def test_normals_weigh_triangles_by_area():
-    v = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, -3]])
-    t = np.array([[0, 1, 2], [0, 3, 1]])              # areas 0.5 and 1.5
-    total = np.cross(v[1] - v[0], v[2] - v[0]) + np.cross(v[3] - v[0], v[1] - v[0])
-    np.testing.assert_allclose(vertex_normals(v, t)[0], total / np.linalg.norm(total), atol=1e-7)

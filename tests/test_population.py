@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from facemodel.build.population import OWN_SHARE, OWN_SPREAD, SHARED_LANDMARKS, draw_heads, lay_over, statistics
+from facemodel.build.population import OWN_SHARE, OWN_SPREAD, draw_heads, lay_over, statistics
 from facemodel.morphable import FLIP
-from facemodel.readers.transfer import similarity
+from facemodel.registration import SHARED_LANDMARKS
 
 MIRROR = np.array([1, 0, 3, 2, 4, 6, 5])                         # the fifth of seven vertices lies in the middle
 
@@ -83,14 +83,3 @@ def test_a_head_of_the_model_is_laid_over_itself(model):
     away = np.linalg.norm(found - place(control), axis=1)[face]
     begin = np.linalg.norm(control - small.control_mean, axis=1)[face]
     assert distance < 0.2 and np.median(away) < 0.3 < np.median(begin)
-
-
-def test_similarity_gives_back_what_was_done():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(9, 3))
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    turn *= np.sign(np.linalg.det(turn))
-    scale, rotation, translation = similarity(points, 1.3 * points @ turn.T + [1, 2, 3])
-    assert scale == pytest.approx(1.3)
-    np.testing.assert_allclose(rotation, turn, atol=1e-12)
-    np.testing.assert_allclose(translation, [1, 2, 3], atol=1e-12)

@@ -1,5 +1,7 @@
 """What is made of a foreign model: one closed surface, regions, landmarks, a chart; kept in the cache."""
+import ast
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,12 +9,14 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+import facemodel
 from compositing import seam
+from facemodel import mesh
 from facemodel.atlas import build_atlas, to_texture
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import FLIP, load_model
-from facemodel.readers import bfm2009, cache, membrane, mesh, prepare, transfer
+from facemodel.readers import bfm2009, cache, prepare
 from facemodel.readers.__main__ import main
 from facemodel.readers.coarse import coarse_graph
 from facemodel.readers.landmark_tables import BASEL_NAMES
@@ -22,6 +26,7 @@ from fitting.texture import region_texture
 from fitting.views import LEVELS, make_view
 from tests.foreign_models import head, write_basel, write_bfm2009
 from tests.synthetic import SIZE, draw, true_landmarks
+from tests.test_mesh import grid
 
 
 @pytest.fixture(scope="module")
@@ -51,85 +56,6 @@ def model(raw, guide):
     return prepare.prepare(raw, guide)
 
 
-def grid(side=9, hole=False):
-    """A flat square of side x side vertices, 2 mm apart, without its middle where `hole`."""
-    y, x = np.mgrid[:side, :side] * 2.0
-    vertices = np.stack([x, y, 0 * x], axis=2).reshape(-1, 3)
-    index = np.arange(side * side).reshape(side, side)
-    a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, 1:].ravel(), index[1:, :-1].ravel()
-    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-    middle = index[side // 2 - 1:side // 2 + 2, side // 2 - 1:side // 2 + 2] if hole else []
-    return vertices, triangles[~np.isin(triangles, middle).any(axis=1)]
-
-
-def test_borders_of_a_square_with_a_hole():
-    vertices, triangles = grid(hole=True)
-    outer, hole = mesh.border_loops(triangles)
-    area = lambda loop: 0.5 * (vertices[loop, 0] * np.roll(vertices[loop, 1], -1)
-                               - vertices[loop, 1] * np.roll(vertices[loop, 0], -1)).sum()
-    assert area(outer) == pytest.approx(16 * 16) and len(outer) == 32
-    assert area(hole) < 0                                   # the other way round
-
-
-def test_cutting_out_leaves_one_clean_piece():
-    vertices, triangles = grid()
-    far = np.concatenate([vertices, vertices[:3] + 100])
-    keep = np.ones(len(far), bool)
-    keep[[0, 40]] = False
-    fin = [[10, 11, 50]]                                    # a third triangle on an edge
-    used, cut = mesh.cut_out(far, np.concatenate([triangles, fin, [[81, 82, 83]]]), keep)
-    assert not np.isin([0, 40, 81, 82, 83], used).any()
-    loops = mesh.border_loops(cut)                          # raises when borders touch
-    assert len(loops) >= 2 and cut.max() == len(used) - 1
-    with pytest.raises(ValueError):
-        mesh.cut_out(far, triangles, np.zeros(len(far), bool))
-
-
-def test_splitting_keeps_points_and_areas_and_smooths_by_loops_rule():
-    vertices, triangles = grid(5)
-    straight, smooth, fine = mesh.split(triangles, len(vertices))
-    assert len(fine) == 4 * len(triangles) and straight.shape == smooth.shape
-    np.testing.assert_allclose(straight.sum(1), 1, atol=1e-6)
-    np.testing.assert_allclose(smooth.sum(1), 1, atol=1e-6)
-    np.testing.assert_array_equal((straight @ vertices)[:25], vertices)
-    p = straight @ vertices
-    e, f = p[fine[:, 1]] - p[fine[:, 0]], p[fine[:, 2]] - p[fine[:, 0]]
-    np.testing.assert_allclose(np.cross(e, f)[:, 2] / 2, 0.5)          # same orientation, a quarter of 2 mm^2
-    raised = np.zeros(25)
-    raised[12] = 1                                          # 6 neighbours: beta = 1/16 each
-    out = smooth @ raised
-    assert out[12] == pytest.approx(10 / 16)
-    assert sorted(np.unique(out.round(6)))[-3:] == pytest.approx([1 / 8, 3 / 8, 10 / 16])
-    np.testing.assert_allclose((smooth @ vertices)[12], vertices[12], atol=1e-6)
-
-
-def test_a_membrane_closes_a_hole_without_folds():
-    vertices, triangles = grid(15, hole=True)
-    loop = mesh.border_loops(triangles)[1][::-1]
-    sheet = membrane.close_hole(loop, vertices)
-    np.testing.assert_allclose(sheet.weights.sum(1), 1)
-    assert sheet.weights.min() >= -1e-12
-    added = membrane.follow(sheet, vertices)
-    index = np.concatenate([loop, len(vertices) + np.arange(len(added))])
-    closed = np.concatenate([triangles, index[sheet.triangles]])
-    assert len(mesh.border_loops(closed)) == 1
-    p = np.concatenate([vertices, added])
-    area = np.cross(p[closed[:, 1]] - p[closed[:, 0]], p[closed[:, 2]] - p[closed[:, 0]])[:, 2] / 2
-    assert area.min() > 0 and area.sum() == pytest.approx(28 ** 2)
-    deep = membrane.recede(sheet, added, 9.0)
-    assert 7 < -deep[:, 2].min() <= 9 and np.abs(deep[:, :2] - added[:, :2]).max() == 0
-
-
-def test_eyeballs_bulge_and_spheres_are_found():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(50, 3))
-    points = 12 * points / np.linalg.norm(points, axis=1, keepdims=True) + [1, 2, 3]
-    centre, radius = membrane.fit_sphere(points)
-    np.testing.assert_allclose([*centre, radius], [1, 2, 3, 12])
-    moved = membrane.bulge(np.array([[1, 2, 0.0], [1, 2, 40], [50, 2, 5]]), centre, radius, behind=0)
-    np.testing.assert_allclose(moved[:, 2], [15, 40, 5])
-
-
 def test_orthogonal_modes_describe_the_same_shapes():
     rng = np.random.default_rng(0)
     modes, weight = rng.normal(size=(40, 3, 5)) * [9, 7, 5, 3, 1], rng.uniform(0, 1, 40)
@@ -140,34 +66,6 @@ def test_orthogonal_modes_describe_the_same_shapes():
     gram = (flat(turned) * np.repeat(weight, 3)[:, None]).T @ flat(turned)
     assert np.abs(gram - np.diag(np.diag(gram))).max() < 1e-3 * gram.max() and (np.diff(np.diag(gram)) < 0).all()
     assert prepare.orthogonal_modes(modes, weight, 2).shape == (40, 3, 2)
-
-
-def test_similarity_is_found_exactly():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(9, 3))
-    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    rotation *= np.linalg.det(rotation)
-    scale, found, translation = transfer.similarity(points, 1.7 * points @ rotation.T + [1, 2, 3])
-    np.testing.assert_allclose(found, rotation, atol=1e-12)
-    np.testing.assert_allclose([scale, *translation], [1.7, 1, 2, 3])
-
-
-def test_the_embedded_face_is_laid_over_a_moved_stranger(guide):
-    rng = np.random.default_rng(3)
-    identity = np.zeros(guide.identity_count)
-    identity[:20] = rng.normal(0, 0.8, 20)
-    turn = np.array([[0.995, -0.0998, 0], [0.0998, 0.995, 0], [0, 0, 1]])
-    stranger = 1.1 * (guide.shape(identity) * FLIP).astype(np.float64) @ turn.T + [10, -40, 25]
-    marks = {k: int(guide.landmarks[k]) for k in (30, 36, 39, 42, 45, 48, 54)}
-    found = transfer.register(guide, stranger, guide.triangles, marks)
-    face = (guide.regions["face"] > 0.9) & (guide.regions["mouth_interior"] < 0.1) & (guide.regions["eyes"] < 0.1)
-    away = np.linalg.norm(found.vertices - stranger, axis=1)[face]
-    assert np.median(away) < 1.0 and np.percentile(away, 95) < 3.0
-    marks = transfer.nearest_vertices(found, guide.landmarks, stranger, guide.triangles)
-    assert np.linalg.norm(stranger[marks] - stranger[guide.landmarks], axis=1)[17:].max() < 2.5
-    nose = transfer.carry_over(found, guide.regions["nose"], np.ones(guide.vertex_count, bool), stranger,
-                               mesh.vertex_normals(stranger, guide.triangles))
-    assert np.corrcoef(nose, guide.regions["nose"])[0, 1] > 0.97
 
 
 def test_a_coarse_graph_spans_the_surface(guide):
@@ -319,6 +217,22 @@ def test_a_face_of_a_pca_model_is_fitted(model):
     photometric, landmark = errors(model, make_view(model, picture, points, LEVELS[-1]), points, got_shared, got)
     assert photometric < 0.02 and landmark < 0.02
     assert np.abs(got.expression).max() <= 3
+
+
+def test_the_hash_covers_all_code_that_makes_a_model():
+    """What the readers import of this package, and what that imports."""
+    package = Path(facemodel.__file__).parent
+    own, found = {x for x in package.rglob("*.py") if x.name != "__init__.py"}, set()
+    waiting = {Path(module.__file__) for module in (*cache.READERS, prepare, cache)}
+    while waiting:
+        found.add(file := waiting.pop())
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "facemodel":
+                names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+                files = {package.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names}
+                waiting |= files & own - found
+    assert {package / "mesh.py", package / "build" / "surface.py"} < found
+    assert found - {package / "errors.py"} <= set(cache.code_files())
 
 
 def test_the_cache_keeps_the_model_and_survives_damage(folder, mini, tmp_path, monkeypatch):

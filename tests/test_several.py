@@ -8,7 +8,7 @@ import compositing.pieces
 import compositing.replace
 from compositing.pairs import Pair, check_faces, parse_pairs
 from compositing.report import INCOMPLETE, exit_status, summary
-from compositing.several import Faces, hidden_by, lay_over
+from compositing.several import Faces, composite_over, hidden_by
 from facemodel import commands
 from facemodel.errors import InputError
 from fitting.detection import FaceDetector
@@ -186,7 +186,7 @@ def test_a_nearer_face_hides_the_other():
     assert hidden[30, 10] > 0.99 and hidden[30, 50] == 0 and hidden_by([], box, (60, 60)).max() == 0
     source = np.full((100, 100, 3), 0.5, np.float32)
     out, whole = source.copy(), np.zeros((100, 100), np.float32)
-    lay_over(out, whole, source, box, np.ones((60, 60, 3), np.float32), np.ones((60, 60), np.float32), [marks])
+    composite_over(out, whole, source, box, np.ones((60, 60, 3), np.float32), np.ones((60, 60), np.float32), [marks])
     assert out[50, 50] == pytest.approx(0.5, abs=0.01) and out[50, 90] == pytest.approx(1)
     assert whole[50, 50] < 0.01 and whole[50, 90] == 1 and not whole[:20].any()
 

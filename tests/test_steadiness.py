@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from fitting.detection import eye_distance
-from fitting.steadiness import FURTHEST_LAG, lag, openings, projected_landmarks, steadiness
+from fitting.steadiness import FURTHEST_LAG, fixed_landmarks, lag, openings, steadiness
 from tests.test_trackfile import some_track
 
 
@@ -17,7 +17,7 @@ def still_track(model, frames, translation=(0, 0, 700)):
     track = replace(track, identity=0 * track.identity, expression=0 * track.expression, rotation=0 * track.rotation,
                     translation=np.broadcast_to(f32(translation), (frames, 3)).copy(), focal=f32(1000),
                     principal_point=f32([300, 250]))
-    return replace(track, landmarks=projected_landmarks(model, track).astype(f32))
+    return replace(track, landmarks=fixed_landmarks(model, track).astype(f32))
 
 
 def moved(model, track, **curves):
@@ -39,7 +39,7 @@ def test_jitter_of_white_noise_is_its_standard_deviation(model, sigma):
     track = still_track(model, 400)
     size = eye_distance(track.landmarks[0].astype(float))
     track.translation[:, 0] += np.random.default_rng(0).normal(0, sigma, 400)
-    points = projected_landmarks(model, track)[:, 30, 0]                  # the tip of the nose
+    points = fixed_landmarks(model, track)[:, 30, 0]                  # the tip of the nose
     found = steadiness(model, track)
     assert found.jitter == pytest.approx(100 * sigma * 1000 / 700 / size, rel=0.15)
     assert found.jitter == pytest.approx(100 * points.std() / size, rel=0.15) and found.still == 398
@@ -48,7 +48,7 @@ def test_jitter_of_white_noise_is_its_standard_deviation(model, sigma):
 def test_a_head_that_moves_is_not_still(model):
     track = still_track(model, 40)
     track.translation[20:, 0] += 8.0 * np.arange(20)             # 9 % of the eye distance a frame
-    track = replace(track, landmarks=projected_landmarks(model, track).astype(np.float32))
+    track = replace(track, landmarks=fixed_landmarks(model, track).astype(np.float32))
     found = steadiness(model, track)
     assert found.still == 19 and found.jitter < 1e-3
     track.translation[:, 0] = 8.0 * np.arange(40)
@@ -110,6 +110,6 @@ def test_lag_of_a_track(model, late):
     lids = lambda u: dict.fromkeys(("eyeBlinkLeft", "eyeBlinkRight"), 0.7 * speech(u, 1))
     curves = lambda u: {"jawOpen": 0.6 * speech(u), **lids(u)}
     track = still_track(model, 90)
-    spoken = projected_landmarks(model, moved(model, track, **curves(t))).astype(np.float32)
+    spoken = fixed_landmarks(model, moved(model, track, **curves(t))).astype(np.float32)
     found = steadiness(model, replace(moved(model, track, **curves(t - late)), landmarks=spoken))
     assert found.lag == pytest.approx(late, abs=0.1)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from facemodel.atlas import build_atlas, to_texture
-from facemodel.light import sh_basis, vertex_normals
-from fitting.texture import ResidualLight, albedo_texture, bare_lips, extract, fill, pose, skin_weight, spread
+from facemodel.light import sh_basis
+from facemodel.mesh import vertex_normals
+from fitting.texture import ResidualLight, albedo_texture, bare_lips, extract, fill, pose, pull_push, skin_weight
 from tests.synthetic import SIZE, draw, known_face
 
 
@@ -77,9 +78,9 @@ def test_values_are_carried_on(atlas):
     ramp = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None].repeat(48, axis=0).repeat(3, axis=2)
     known = np.ones((48, 64), np.float32)
     known[10:38, 14:50] = 0
-    assert np.abs(spread(ramp, known) - ramp).max() < 0.12
+    assert np.abs(pull_push(ramp, known) - ramp).max() < 0.12
     even = np.full((5, 7, 2), 0.3, np.float32)
-    np.testing.assert_allclose(spread(even, np.eye(5, 7, dtype=np.float32)), even, atol=1e-5)
+    np.testing.assert_allclose(pull_push(even, np.eye(5, 7, dtype=np.float32)), even, atol=1e-5)
 
 
 def test_lips_are_what_is_red_of_their_region(model):

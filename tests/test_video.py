@@ -89,7 +89,6 @@ def test_ntsc_clip_with_two_sounds_keeps_times_sound_and_picture(tmp_path):
     info = probe(source)
     assert (info.width, info.height, info.rate, info.has_audio) == (96, 64, NTSC, True)
     assert info.frame_count_estimate == 40
-    assert info.duration_s == pytest.approx(40 / float(NTSC), abs=1e-3)
     frames = copy_through(source, tmp_path / "out.mp4")
     assert [frame.index for frame in frames] == list(range(40))
     assert [frame.pts * frame.time_base for frame in frames] == [index / NTSC for index in range(40)]
@@ -145,17 +144,13 @@ def test_transport_stream_starts_at_zero(tmp_path):
     assert len(sound_packets(tmp_path / "out.mp4")[0]) == len(sound_packets(source)[0])
 
 
-def test_trimmed_sound_and_whole_sound(tmp_path):
+def test_a_clip_that_is_written_in_part_has_all_of_its_sound(tmp_path):
     source = make_video(tmp_path / "in.mp4", audio=1)
-    lengths = {}
-    for trim in (False, True):
-        with VideoReader(source) as reader, VideoWriter(tmp_path / "out.mp4", reader, trim_audio=trim) as writer:
-            for frame in reader:
-                if frame.index < 6:
-                    writer.write(frame)
-        lengths[trim] = sound_packets(tmp_path / "out.mp4")[0][-1][0]
-    assert lengths[False] == sound_packets(source)[0][-1][0]
-    assert 0.15 < lengths[True] <= 6 / NTSC
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        for frame in reader:
+            if frame.index < 6:
+                writer.write(frame)
+    assert sound_packets(tmp_path / "out.mp4")[0][-1][0] == sound_packets(source)[0][-1][0] > 6 / NTSC
 
 
 @pytest.mark.parametrize("colour", [Colour(), Colour(1, 1, 1, 1), Colour(6, 1, 6, 6), Colour(1, 2, 1, 13)])

@@ -10,7 +10,7 @@ from texgan.folds import Folds, draw_folds
 
 IDENTITY_SIGMA = 0.75            # of the model's standard deviations
 LARGEST_GAP = 0.3                # mm, of the lips, more than on the mean head
-BRIGHTEST = 0.86                 # albedo of bare skin in its strongest channel; fits may confuse it with light
+BRIGHTEST_SKIN = 0.86            # albedo of bare skin in its strongest channel; fits may confuse it with light
 BARE = (28, 29, 31, 35, 39, 42)  # landmarks on skin without hair
 LIDS = ((43, 47), (44, 46)), ((37, 41), (38, 40))      # landmarks of upper and lower lids, left and right
 OVERLAP = 0.25                   # mm, of lids that are shut
@@ -60,7 +60,7 @@ def draw_actor(stage, rng, skin, age=None, sigma=IDENTITY_SIGMA, largest_gap=LAR
     coefficients = _draw_identity(stage, rng, sigma, largest_gap)
     neutral = stage.mean + np.tensordot(coefficients.astype(np.float32), stage.identity, 1)
     skin = plain_lids(stage, fill_outside(stage, np.asarray(skin, np.float32)))
-    skin *= min(1, BRIGHTEST / np.median(skin_at(stage, skin, stage.landmarks[list(BARE)]), axis=0).max())
+    skin *= min(1, BRIGHTEST_SKIN / np.median(skin_at(stage, skin, stage.landmarks[list(BARE)]), axis=0).max())
     lips = np.median(skin_at(stage, skin, stage.landmarks[[49, 50, 51, 52, 53, 55, 56, 57, 58, 59]]), axis=0)
     red = np.float32([1.0, 0.62, 0.60]) * max(float(lips.mean()), 0.22) * 1.05
     shades = np.stack([0.5 * lips * [0.95, 0.75, 0.75] + 0.5 * red * [0.9, 0.72, 0.72],

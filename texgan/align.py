@@ -83,7 +83,7 @@ class SoundMatch:
     cost: float
 
 
-def frame_times(path):
+def timestamps(path):
     """Timestamps of all frames, as fitting.video_reader counts them.
 
     Returns
@@ -144,7 +144,7 @@ def align_audio(path_a, path_b):
     paths = path_a, path_b
     sounds = [read_sound(path, LIMIT_S) for path in paths]
     found = align_sounds(*sounds, names=[str(path) for path in paths])
-    (times_a, damage_a), (times_b, damage_b) = (frame_times(path) for path in paths)
+    (times_a, damage_a), (times_b, damage_b) = (timestamps(path) for path in paths)
     moments = found.warp(times_a)
     position = np.interp(moments, times_b, np.arange(len(times_b)))
     there = found.warp.covers(times_a) & (moments >= times_b[0]) & (moments <= times_b[-1])
@@ -246,7 +246,7 @@ def save_pairs(alignment, path):
 
 def _times_for(track, video, name):
     """Timestamps of the clip that a track was made from."""
-    times, _ = frame_times(video)
+    times, _ = timestamps(video)
     if str(track.source_sha256) not in ("", file_hash(video)):
         raise InputError(f"{video}: is not the clip that {name} was tracked from; give that one with --videos")
     if track.frame_index.max() >= len(times):

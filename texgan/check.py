@@ -42,7 +42,7 @@ def faults(clip):
     return found
 
 
-def spread_frames(clip, count):
+def distant_frames(clip, count):
     """Frames of a Clip whose expressions are far apart: the neutral one, then each time the farthest from all."""
     chosen = [clip.info.neutral]
     away = np.full(len(clip), np.inf)
@@ -57,7 +57,7 @@ def sheet(clips, columns=6):
     out = np.zeros((len(clips) * 2 * CELL, columns * CELL, 3), np.uint8)
     shrink = lambda a: cv2.resize(a, (CELL, CELL), interpolation=cv2.INTER_AREA)
     for row, clip in enumerate(clips):
-        for column, t in enumerate(spread_frames(clip, columns)):
+        for column, t in enumerate(distant_frames(clip, columns)):
             at = np.s_[row * 2 * CELL:, column * CELL:(column + 1) * CELL]
             rgb = np.clip(decode(np.asarray(clip.textures[t])) * 255, 0, 255).astype(np.uint8)
             out[at][:CELL] = shrink(rgb)

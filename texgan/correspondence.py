@@ -10,13 +10,10 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from facemodel.closest import at_closest_points
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP
-from facemodel.readers.mesh import vertex_normals
-from facemodel.readers.transfer import NORMAL_WEIGHT, register
+from facemodel.registration import LOOSE, NORMAL_WEIGHT, SHARED_LANDMARKS, register
 
-# landmarks on which ICT-FaceKit's markup and the embedded model's agree (facemodel.build.population)
-SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
-STIFFNESS = 0.003                # mm^2, see facemodel.readers.transfer.register
 PART_WEIGHT = 12.0               # mm that moving fully with jaw or lid counts: keeps upper and lower apart
 BEYOND, INSET = (5.0, 25.0), 0.85        # mm off the embedded surface; skin from within the chart's border
 CHART_CENTRE = 0.5
@@ -31,12 +28,12 @@ def _features(vertices, normals, jaw, blinks):
 
 
 def laid_over(raw, guide):
-    """The embedded model's surface laid over another head: facemodel.readers.transfer.Registration.
+    """The embedded model's surface laid over another head: facemodel.registration.Registration.
 
     raw : RawModel, ICT-FaceKit; guide : MorphableModel, the embedded model
     """
     return register(guide, raw.vertices[:raw.triangles.max() + 1].astype(np.float64), raw.triangles,
-                    {k: raw.landmarks[k] for k in SHARED_LANDMARKS}, iterations=14, stiffness=STIFFNESS)
+                    {k: raw.landmarks[k] for k in SHARED_LANDMARKS}, iterations=14, stiffness=LOOSE)
 
 
 def correspondence(raw, guide, moved, laid):

@@ -48,7 +48,7 @@ from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import load_model
 from fitting.images import read_image
-from fitting.lift import Texture
+from fitting.lift import BRIGHTEST, Texture
 from fitting.progress import progress_bar
 from fitting.texture import region_texture
 from fitting.trackfile import file_hash
@@ -237,7 +237,7 @@ def following(clips, methods):
             result = methods("gan", source, source.info.neutral, target, None)
             seen = np.asarray(target.validity[target.info.neutral]) / 255.0 * masks.chart * (masks.mouth < 0.1)
             if seen.sum() >= 1:
-                stills.append(float((np.abs(result - own).mean(axis=2) * seen).sum() / seen.sum()) * 255 / 1.3)
+                stills.append(float((np.abs(result - own).mean(axis=2) * seen).sum() / seen.sum()) * 255 / BRIGHTEST)
             for t, name in enumerate(source.info.frames):
                 if t == source.info.neutral:
                     continue

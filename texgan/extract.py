@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from facemodel import commands
 from facemodel.atlas import chart_hash
+from facemodel.camera import rotation_matrix
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
@@ -228,7 +229,7 @@ class Extractor:
                     np.stack(validity), np.stack(confidence), track.expression[kept].astype(np.float32))
 
     def _look(self, trust, image, track, t, albedo, shared: Shared, times):
-        frame = Frame(track.expression[t].astype(float), _matrix(track.rotation[t]),
+        frame = Frame(track.expression[t].astype(float), rotation_matrix(track.rotation[t]),
                       track.translation[t].astype(float), track.light[t].astype(float))
         view = make_view(self._model, image, track.landmarks[t].astype(float), CLIP_LEVELS[-1])
         vertices = self._model.shape(shared.identity, frame.expression)
@@ -237,10 +238,6 @@ class Extractor:
             for _ in range(times):
                 trust = trust.after(self._model, samples, residual)
         return trust
-
-
-def _matrix(axis_angle):
-    return cv2.Rodrigues(np.asarray(axis_angle, float))[0]
 
 
 def extract_photos(model, extractor, detector, job, engine=NUMBA):

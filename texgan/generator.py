@@ -15,8 +15,7 @@ from fitting.lift import BRIGHTEST
 from texgan.checkpoint import read_metadata
 from texgan.network import Generator
 from texgan.sampling import Masks, network_input
-
-SHIPPED = "texgan/generator.safetensors"
+from texgan.transfer import SHIPPED
 
 
 class TextureGenerator:

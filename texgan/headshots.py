@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from facemodel.camera import aimed, project, rotation_matrix, to_camera
-from facemodel.light import vertex_normals
+from facemodel.mesh import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
 from fitting.dense_landmarks import SIZE as SEEN
 from fitting.dense_landmarks import cut, middle, placement, uprighting

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from facemodel.camera import project, rotation_matrix, to_camera
-from facemodel.light import vertex_normals
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP
 from facemodel.rasterizer import rasterize
 from texgan import shading
@@ -150,7 +150,7 @@ def light_inside(stage, vertices):
     inside, rim = stage.inside, vertices[stage.landmarks[list(OPENING)]]
     out[inside] = 0.1 + 0.9 * shading.openness(vertices[inside], rim) ** 0.5
     for k in (0, 1):
-        gap = shading.nearest(vertices[stage.balls[k]], vertices[stage.margins[k]])
+        gap = shading.nearest_distance(vertices[stage.balls[k]], vertices[stage.margins[k]])
         out[stage.balls[k]] = 1 - 0.5 * np.exp(-gap / 1.8)
     return out
 

@@ -51,7 +51,7 @@ def openness(points, rim):
 
 
 @njit(**FAST)
-def nearest(points, others):
+def nearest_distance(points, others):
     """Distance of each point (N, 3) to the nearest of others (M, 3): (N,) float32."""
     out = np.empty(len(points), np.float32)
     for i in range(len(points)):

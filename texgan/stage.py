@@ -14,10 +14,10 @@ from scipy.spatial import cKDTree
 
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.errors import InputError
+from facemodel.membrane import fit_sphere
+from facemodel.mesh import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
 from facemodel.readers import ict
-from facemodel.readers.membrane import fit_sphere
-from facemodel.readers.mesh import vertex_normals
 from texgan.correspondence import carry_inwards, correspondence, laid_over
 
 # polygons of the parts that are drawn (README of https://github.com/ICT-VGL/ICT-FaceKit)
@@ -45,7 +45,6 @@ class Stage:
     balls : two (N,) int, their vertices
     margins : two (M,) int, vertices on the rim of the lids
     lids : two (L,) int, skin vertices around the eyes that may not sink into the ball
-    lips : (L,) int, skin vertices around the mouth; teeth : (N,) int
     inside : (N,) int, vertices in the mouth
     static : (V, 8) float32, what texgan.shading.shade_pixels takes: uv, mean, inner, tongue, light that
         gets there at rest
@@ -69,8 +68,6 @@ class Stage:
     balls: tuple
     margins: tuple
     lids: tuple
-    lips: np.ndarray
-    teeth: np.ndarray
     inside: np.ndarray
     static: np.ndarray
     chart: np.ndarray
@@ -122,7 +119,6 @@ def load_stage(ict_path, guide):
     rim, skin = np.intersect1d(face, sockets), raw.vertices[face]
     side = lambda x, k: (x > 0) == (k == 0)
     mouth = raw.vertices[[raw.landmarks[k] for k in OPENING]]
-    near_mouth = np.linalg.norm(skin - mouth.mean(axis=0), axis=1) < 45
     tongue = np.zeros(len(raw.vertices), np.float32)
     away = np.clip((cKDTree(raw.vertices[teeth]).query(raw.vertices[gums])[0] - 3.5) / 3, 0, 1)
     tongue[gums] = away * np.where(moved("jawOpen")[gums, 1] < TONGUE_SINKS, 1, -1)
@@ -142,7 +138,6 @@ def load_stage(ict_path, guide):
         balls=balls,
         margins=tuple(rim[side(raw.vertices[rim, 0], k)] for k in (0, 1)),
         lids=tuple(face[np.linalg.norm(skin - centres[k], axis=1) < 24] for k in (0, 1)),
-        lips=face[near_mouth], teeth=teeth,
         inside=np.unique(np.concatenate([teeth, gums, lining])), static=static.astype(np.float32),
         chart=build_atlas(guide, CHART_SIZE).mask.astype(np.float32),
         lid_chart=_lid_chart(raw.vertices, rim, skin_triangles, uv), embedded=laid.vertices)
@@ -188,7 +183,8 @@ def sky(vertices, triangles, directions=48, per_mm=1.5):
     """
     k = np.arange(directions) + 0.5
     z, turn = k / directions, np.pi * (1 + 5 ** 0.5) * k                      # a spiral, even over the half sphere
-    normals, seen, total = vertex_normals(vertices, triangles), np.zeros(len(vertices)), np.zeros(len(vertices))
+    normals = vertex_normals(vertices.astype(np.float64), triangles)
+    seen, total = np.zeros(len(vertices)), np.zeros(len(vertices))
     for d in np.stack([np.sqrt(1 - z * z) * np.cos(turn), np.sqrt(1 - z * z) * np.sin(turn), z], axis=1):
         right = np.cross([0, 1, 0], d) / np.linalg.norm(np.cross([0, 1, 0], d))
         view = vertices @ np.stack([right, -np.cross(d, right), -d], axis=1)
@@ -205,7 +201,7 @@ def sky(vertices, triangles, directions=48, per_mm=1.5):
 
 def _inner(raw, face, lining, mouth):
     """How far a skin vertex belongs to the mouth's inside: lips that look backwards, and the lining: (V,) float32."""
-    normals = vertex_normals(raw.vertices, raw.triangles)
+    normals = vertex_normals(raw.vertices.astype(np.float64), raw.triangles)
     near = np.linalg.norm((raw.vertices - mouth.mean(axis=0)) * [0.6, 1, 1], axis=1) < 16
     ramp = np.clip((0.15 - normals[:, 2]) / 0.6, 0, 1)
     out = np.zeros(len(raw.vertices), np.float32)

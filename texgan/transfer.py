@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
 
 DETAIL = 0.04       # standard deviation, as a share of the chart, of the blur that tells light from folds
 EYE_MOVED = 0.06    # mean change of albedo in an eye from which on its fine structure is another one
+SHIPPED = "texgan/generator.safetensors"        # the generator's weights; named here, for texgan.generator brings torch
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def delta(target, source):
         weight = cv2.resize(np.ascontiguousarray(mask[small]), shape, interpolation=cv2.INTER_LINEAR)[..., None]
         texture = cv2.resize(np.ascontiguousarray(source.texture[small]), shape, interpolation=cv2.INTER_CUBIC)
         out[large] += weight * (blend(out[large], target_neutral[large], texture) - out[large])
-    return np.clip(out, 0, 1.3)
+    return np.clip(out, 0, BRIGHTEST)
 
 
 def _detail(change, seen, whole):
@@ -194,13 +194,9 @@ def transfer_method(name, model, weights=None, device="cpu"):
 
     Raises
     ------
-    InputError : for 'gan', when its weights can't be used with this model, or torch is missing
+    InputError : for 'gan', when its weights can't be used with this model
     """
     if name != "gan":
         return {"static": static, "delta": delta}[name]
-    try:
-        from texgan.generator import TextureGenerator
-    except ImportError as error:
-        raise InputError("--texture gan needs torch and safetensors; pip install torch safetensors, or use --texture "
-                         "delta") from error
+    from texgan.generator import TextureGenerator  # brings torch, which takes a second
     return GanTransfer(TextureGenerator(model, weights, device))

@@ -5,7 +5,7 @@
 The path is any model that --model reads.
 
 MakeHuman's targets say what a head can do, not how often heads do it, and its base mesh is an artist's. Heads drawn at
-random from a model made of scans are laid over with the embedded model (facemodel.readers.transfer); the mean and the
+random from a model made of scans are laid over with the embedded model (facemodel.registration); the mean and the
 principal components of what the embedded surface then looks like become its identity. The surface, its chart and its
 expressions stay MakeHuman's; so does a share of the spread, for heads that the other model does not know.
 """
@@ -22,13 +22,11 @@ from facemodel import commands
 from facemodel.build.__main__ import DEFAULT_OUT
 from facemodel.errors import InputError
 from facemodel.files import stored_arrays, whole
-from facemodel.light import vertex_normals
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import DAMAGED, FLIP, load_model
-from facemodel.readers.transfer import register
+from facemodel.registration import LOOSE, SHARED_LANDMARKS, register
 from facemodel.workers import worker_pool
 
-# landmarks on which the two markups agree: ridge and base of the nose, eyes, corners and middle of the lips
-SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
 FURTHEST_COEFFICIENT = 2.2       # standard deviations, of the heads drawn
 OWN_SHARE, OWN_SPREAD = 0.1, 0.5     # share of the embedded model's own components, and how far they reach
 # landmarks that are placed anew, where the other model has them: brows, nose and the lips' outline, with their partners
@@ -42,7 +40,6 @@ DETECTOR = {17: (-0.4, -0.9), 18: (-0.4, -0.2), 19: (0.7, -0.0), 20: (0.4, -0.6)
             48: (-0.3, -0.8), 49: (0.9, -1.4), 50: (0.8, -1.0), 51: (0.0, -1.6), 57: (0.0, -0.2), 58: (2.4, -0.6),
             59: (1.1, -0.9)}
 DEPTH_WEIGHT = 0.3               # of a distance along the line of sight, when a landmark is placed
-STIFFNESS = 0.003                # mm^2, see register
 EYES_TO_ORIGIN = 65.0            # mm, the origin lies behind the middle of the eyes
 
 
@@ -56,7 +53,7 @@ def draw_heads(model, count, seed):
 
 def lay_over(head, guide, triangles, landmarks):
     """Control mesh (C, 3) of the embedded model laid over a head, in the head's space, and the distance in mm."""
-    fit = register(guide, head, triangles, landmarks, iterations=14, stiffness=STIFFNESS)
+    fit = register(guide, head, triangles, landmarks, iterations=14, stiffness=LOOSE)
     control = guide.neutral(fit.coefficients) * FLIP
     return fit.scale * control @ fit.rotation.T + fit.translation, fit.distance
 
@@ -123,7 +120,7 @@ def learn(guide, model, mirror, weight, draws, seed, log=print):
     landmarks : (68,) int32
     """
     landmarks = {k: model.landmarks[k] for k in SHARED_LANDMARKS}
-    first = register(guide, model.mean * FLIP, model.triangles, landmarks, stiffness=STIFFNESS)
+    first = register(guide, model.mean * FLIP, model.triangles, landmarks, stiffness=LOOSE)
     centred = replace(guide, control_mean=guide.neutral(first.coefficients))
     job = partial(lay_over, guide=centred, triangles=model.triangles, landmarks=landmarks)
     with worker_pool() as pool:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facemodel.readers.mesh import closed_loops
+from facemodel.membrane import RECESS, bulge, fit_sphere
+from facemodel.mesh import closed_loops
 
 NECK_HEIGHT = 590.0      # mm in the base mesh: quads whose centre is lower are left out
 MOUTH_ROWS, EYE_ROWS = 6, 6
-MOUTH_RECESS = 9.0       # mm that the middle of the mouth's membrane lies behind the lips
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _grid_border(loop, positions, rows):
     return top, bottom, left_side, right_side
 
 
-def close_hole(loop, positions, rows, first_new):
+def hole_grid(loop, positions, rows, first_new):
     """Grid of vertex indices that fills a hole; new vertices are numbered from first_new.
 
     Returns
@@ -149,7 +149,7 @@ def build_control_mesh(base):
     right_loop = min(holes, key=lambda loop: positions[loop, 0].mean())
     grids, count = [], len(source)
     for loop, rows in ((mouth_loop, MOUTH_ROWS), (left_loop, EYE_ROWS), (right_loop, EYE_ROWS)):
-        grid = close_hole(loop, positions, rows, count)
+        grid = hole_grid(loop, positions, rows, count)
         count += (grid.shape[0] - 2) * (grid.shape[1] - 2)
         quads = np.concatenate([quads, grid_quads(grid)])
         grids.append(grid)
@@ -199,9 +199,9 @@ def place(mesh, base, vertices, close_lips=False):
     out = np.where(mesh.source[:, None] >= 0, vertices[mesh.source], 0.0)
     if close_lips:
         out = _close_lips(mesh, out)
-    out[mesh.mouth] = membrane(out, mesh.mouth)
+    out[mesh.mouth] = mouth_membrane(out, mesh.mouth)
     for grid, name in ((mesh.left_eye, "helper-l-eye"), (mesh.right_eye, "helper-r-eye")):
-        out[grid[1:-1, 1:-1]] = _on_eyeball(coons(out, grid), vertices[base.group(name)])[1:-1, 1:-1]
+        out[grid[1:-1, 1:-1]] = bulge(coons(out, grid)[1:-1, 1:-1], *fit_sphere(vertices[base.group(name)]))
     return out
 
 
@@ -228,23 +228,10 @@ def displace(mesh, displacement):
     return out
 
 
-def membrane(positions, grid):
+def mouth_membrane(positions, grid):
     """The mouth's membrane: Coons patch of the lips' inner border, pushed back by a smooth bump."""
     u = np.linspace(-1, 1, grid.shape[1])[None, :]
     v = np.linspace(-1, 1, grid.shape[0])[:, None]
     out = coons(positions, grid)
-    out[..., 2] -= MOUTH_RECESS * np.sqrt(np.maximum(1 - v ** 2, 0)) * (1 - u ** 4)
-    return out
-
-
-def _on_eyeball(points, eyeball):
-    """Moves points along z onto the front of the sphere through an eyeball's vertices, where it bulges out further."""
-    a = np.concatenate([2 * eyeball, np.ones((len(eyeball), 1))], axis=1)
-    solution = np.linalg.lstsq(a, (eyeball ** 2).sum(axis=1), rcond=None)[0]
-    centre = solution[:3]
-    radius = np.sqrt(solution[3] + centre @ centre)
-    height = radius ** 2 - ((points[..., :2] - centre[:2]) ** 2).sum(axis=-1)
-    front = centre[2] + np.sqrt(np.maximum(height, 0))
-    out = points.copy()
-    out[..., 2] = np.where(height > 0, np.maximum(front - 0.3, points[..., 2]), points[..., 2])
+    out[..., 2] -= RECESS * np.sqrt(np.maximum(1 - v ** 2, 0)) * (1 - u ** 4)
     return out

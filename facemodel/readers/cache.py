@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from facemodel.build import chart
+from facemodel import camera, membrane, mesh, morphable, registration, subdivision
+from facemodel.build import chart, surface
 from facemodel.errors import InputError
 from facemodel.files import stored_arrays
 from facemodel.morphable import MorphableModel, commons_files, load_model
@@ -21,6 +22,7 @@ from facemodel.readers.files import digest
 from facemodel.readers.prepare import prepare
 
 READERS = (bfm2009, basel, ict)
+MAKERS = (camera, chart, membrane, mesh, morphable, registration, subdivision, surface)     # besides this folder
 SPARSE = ("refine", "coarse_refine")
 REGION = "region:"
 
@@ -34,6 +36,11 @@ def folder():
 
 def _note(text):
     print(text, file=sys.stderr, flush=True)
+
+
+def code_files():
+    """The program's own files that a prepared model depends on."""
+    return [*sorted(Path(__file__).parent.glob("*.py")), *(Path(module.__file__) for module in MAKERS)]
 
 
 def find(path):
@@ -65,8 +72,7 @@ def load(path, rebuild=False, log=_note):
     if found is None:
         return None
     reader, place = found
-    code = [*sorted(Path(__file__).parent.glob("*.py")), Path(chart.__file__)]
-    key = digest([*reader.files(place), *commons_files(), *code])
+    key = digest([*reader.files(place), *commons_files(), *code_files()])
     kept = folder() / f"{reader.__name__.rpartition('.')[2]}-{key}.npz"
     if kept.is_file() and not rebuild:
         if (model := read(kept)) is not None:

@@ -5,7 +5,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
-from facemodel.readers.mesh import undirected_edges
+from facemodel.mesh import undirected_edges
 
 ENOUGH = 16_000              # a surface with so many vertices or fewer is its own graph
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from facemodel.errors import InputError
 from facemodel.files import stored_arrays
+from facemodel.membrane import fit_sphere
 from facemodel.readers.files import digest, need
-from facemodel.readers.membrane import fit_sphere
 from facemodel.readers.raw import RawModel
 
 WHERE = "get it from https://github.com/ICT-VGL/ICT-FaceKit"

@@ -1,7 +1,7 @@
 """From a RawModel to a MorphableModel: one disc-like surface with mouth and eyes closed, regions, landmarks, a chart.
 
-The embedded model serves as the guide: laid over the other mean face (transfer.py), it lends its regions, the paths of
-the jaw line, landmarks that no table names, and its albedo where the other model has none.
+The embedded model serves as the guide: laid over the other mean face (facemodel.registration), it lends its regions,
+the paths of the jaw line, landmarks that no table names, and its albedo where the other model has none.
 """
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
+from facemodel import membrane, mesh
 from facemodel.build.chart import chart_importance, embed
 from facemodel.errors import InputError
 from facemodel.morphable import FLIP, MorphableModel
-from facemodel.readers import membrane, mesh, transfer
 from facemodel.readers.coarse import coarse_graph
 from facemodel.readers.raw import IDENTITY_COUNT
+from facemodel.registration import carry_over, nearest_vertices, register
 
 VERSION = 1                  # enters the model's hash; raise it when coefficients change their meaning
 BEHIND, BELOW = 115.0, 40.0  # mm: what lies further behind the eyes or below the chin is left out
 CHART_ITERATIONS = 60
 FINE_ENOUGH = 20_000         # vertices; a coarser mesh is split once, so that albedo and shading are fine enough
 ASTRAY, JAW_ASTRAY = 12.0, 30.0     # mm that lists differ in where they put a landmark, at most
-HOLE_REACH = 25.0            # mm from the lips' or lids' landmarks to the middle of the hole that they surround
+HOLE_REACH = 12.5            # mm, from a hole's middle to the mouth corners' or to an eyeball's, seen from the front
 
 
 def _head_front(raw):
@@ -60,10 +61,10 @@ def _holes(raw):
             continue
         loop, centre = loops[k], raw.vertices[loops[k]].mean(axis=0)
         kind = ("other", -1)
-        if mouth is None and np.linalg.norm((centre - lips)[:2]) < HOLE_REACH / 2:
+        if mouth is None and np.linalg.norm((centre - lips)[:2]) < HOLE_REACH:
             kind, mouth = ("mouth", -1), k
         for number, (eyeball, _) in enumerate(raw.eyeballs):
-            if np.linalg.norm((centre - eyeball)[:2]) < HOLE_REACH / 2:
+            if np.linalg.norm((centre - eyeball)[:2]) < HOLE_REACH:
                 kind = ("eye", number)
         out.append((*kind, loop))
     return out
@@ -120,7 +121,7 @@ def regions_from(guide, registration, vertices, normals, mouth, eyes):
         allowed &= ~seeing
     names = list(guide.regions)
     values = np.stack([guide.regions[n] for n in names], axis=1)
-    found = transfer.carry_over(registration, values, allowed, vertices, normals).clip(0, 1)
+    found = carry_over(registration, values, allowed, vertices, normals).clip(0, 1)
     out = {n: np.ascontiguousarray(found[:, k]) for k, n in enumerate(names)}
     sheet = mouth | eyes
     for name in names:
@@ -145,7 +146,7 @@ def _albedo(raw, surface, guide, registration, mouth, eyes):
         basis = surface.straight @ raw.albedo_basis.reshape(len(raw.vertices), -1)
         basis = np.ascontiguousarray(basis.reshape(len(v), 3, -1), np.float32)
         if mouth.any():
-            mean[mouth] = transfer.carry_over(registration, guide.albedo_mean, inside, v[mouth])
+            mean[mouth] = carry_over(registration, guide.albedo_mean, inside, v[mouth])
             basis[mouth] = 0
         return mean, basis
     mean, basis = np.zeros((len(v), 3), np.float32), np.zeros((len(v), 3, guide.albedo_count), np.float32)
@@ -154,8 +155,8 @@ def _albedo(raw, surface, guide, registration, mouth, eyes):
                                 (eyes, seeing, None)):
         if here.any():
             n = None if facing is None else facing[here]
-            mean[here] = transfer.carry_over(registration, guide.albedo_mean, there, v[here], n)
-            basis[here] = transfer.carry_over(registration, guide.albedo_basis, there, v[here], n)
+            mean[here] = carry_over(registration, guide.albedo_mean, there, v[here], n)
+            basis[here] = carry_over(registration, guide.albedo_basis, there, v[here], n)
     return mean, basis
 
 
@@ -236,7 +237,8 @@ def surface_of(raw):
         straight = refine = sp.identity(n, np.float32, "csr")
         triangles, coarse = raw.triangles.astype(np.int32), coarse_graph(raw.vertices, raw.triangles)
     vertices = refine @ raw.vertices
-    return Surface(refine, straight, vertices, mesh.vertex_normals(vertices, triangles), triangles, *coarse)
+    normals = mesh.vertex_normals(vertices.astype(np.float64), triangles)
+    return Surface(refine, straight, vertices, normals, triangles, *coarse)
 
 
 def prepare(raw, guide):
@@ -263,16 +265,16 @@ def prepare(raw, guide):
         raw, mouth, eyes = close_holes(raw)
         surface = surface_of(raw)
         v, t = surface.vertices, surface.triangles
-        registration = transfer.register(guide, v, t, raw.landmarks)
-        landmarks = transfer.nearest_vertices(registration, guide.landmarks, v, t)
+        registration = register(guide, v, t, raw.landmarks)
+        landmarks = nearest_vertices(registration, guide.landmarks, v, t)
         check_landmarks(raw.landmarks, landmarks, v)
         for k, vertex in raw.landmarks.items():
             landmarks[k] = vertex
-        paths = transfer.nearest_vertices(registration, guide.contour_paths.ravel(), v, t)
-        spread = transfer.nearest_vertices(registration, guide.spread, v, t)
-        coarse_regions = regions_from(guide, registration, raw.vertices,
-                                      mesh.vertex_normals(raw.vertices, raw.triangles), mouth, eyes)
-        lips = transfer.nearest_vertices(registration, guide.landmarks[[62, 66]], raw.vertices, raw.triangles)
+        paths = nearest_vertices(registration, guide.contour_paths.ravel(), v, t)
+        spread = nearest_vertices(registration, guide.spread, v, t)
+        normals = mesh.vertex_normals(raw.vertices.astype(np.float64), raw.triangles)
+        coarse_regions = regions_from(guide, registration, raw.vertices, normals, mouth, eyes)
+        lips = nearest_vertices(registration, guide.landmarks[[62, 66]], raw.vertices, raw.triangles)
         uv = embed(_mouth_opened(raw, lips), raw.triangles, chart_importance(coarse_regions), CHART_ITERATIONS)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(

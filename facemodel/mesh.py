@@ -1,8 +1,9 @@
-"""Triangle meshes: borders, pieces, orientation, and cutting a clean disc-like surface out of a larger one."""
+"""Triangle meshes: borders, pieces, normals, orientation, and cutting a clean disc-like surface out of a larger one."""
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
+from numba import njit
 from scipy.sparse.csgraph import connected_components
 
 
@@ -54,12 +55,37 @@ def border_loops(triangles):
     return sorted(closed_loops(follower), key=len, reverse=True)
 
 
+@njit(cache=True, nogil=True)
 def vertex_normals(vertices, triangles):
-    """(V, 3) float64 unit normals, weighted by area; zero where a vertex has no triangle."""
-    a, b, c = (vertices[triangles[:, k]].astype(np.float64) for k in range(3))
-    face = np.cross(b - a, c - a)
-    normal = np.stack([np.bincount(triangles.T.ravel(), np.tile(face[:, k], 3), len(vertices)) for k in range(3)], 1)
-    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    """Unit normals, weighted by the area of the adjacent triangles.
+
+    Parameters
+    ----------
+    vertices : (V, 3) float32 or float64
+    triangles : (T, 3) int
+
+    Returns
+    -------
+    (V, 3) of the vertices' type, pointing outwards for triangles that are counter-clockwise seen from outside; zero
+    where a vertex has no triangle
+    """
+    out = np.zeros_like(vertices)
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for k in (a, b, c):
+            out[k, 0] += nx
+            out[k, 1] += ny
+            out[k, 2] += nz
+    for k in range(len(out)):
+        length = np.sqrt(out[k, 0] * out[k, 0] + out[k, 1] * out[k, 1] + out[k, 2] * out[k, 2])
+        if length > 0:
+            for j in range(3):
+                out[k, j] /= length
+    return out
 
 
 def largest_piece(triangles):

@@ -95,11 +95,11 @@ def recede(membrane, points, recess=RECESS):
 
 
 def bulge(points, centre, radius, behind=0.3):
-    """Moves points (M, 3) along z onto the front of an eyeball, where that lies further out; mm."""
-    height = radius ** 2 - ((points[:, :2] - centre[:2]) ** 2).sum(axis=1)
+    """Moves points (..., 3) along z onto the front of an eyeball, where that lies further out; mm."""
+    height = radius ** 2 - ((points[..., :2] - centre[:2]) ** 2).sum(axis=-1)
     front = centre[2] + np.sqrt(np.maximum(height, 0)) - behind
     out = points.copy()
-    out[:, 2] = np.where(height > 0, np.maximum(front, points[:, 2]), points[:, 2])
+    out[..., 2] = np.where(height > 0, np.maximum(front, points[..., 2]), points[..., 2])
     return out
 
 

@@ -1,4 +1,4 @@
-"""Lays the embedded model over another model's mean face and carries over what that lacks.
+"""Lays the embedded model over another head, such as another model's mean face, and carries over what that lacks.
 
 Similarity from landmarks (S. Umeyama, 1991, doi:10.1109/34.88573), then closest points with the embedded model's
 identity coefficients free, so that noses meet noses. Everything here is in file orientation (x to the subject's left,
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from facemodel.camera import rotation_matrix
+from facemodel.mesh import vertex_normals
 from facemodel.morphable import FLIP
-from facemodel.readers.mesh import vertex_normals
 
 NORMAL_WEIGHT = 8.0          # mm that a normal turned by one radian counts: keeps upper and lower lip apart
 SAMPLES = 6000
@@ -24,6 +24,10 @@ TANGENTIAL = 0.05            # weight of distance across the normal; along it it
 USUAL = 1.5                  # mm, a distance along the normal from which a pair counts less
 RIM = 0.8                    # of the region 'face': vertices below it have no partners
 HOLD = 0.1                   # weight of all landmarks
+LOOSE = 0.003                # mm^2, stiffness for somebody's head, which may lie further from the mean than a mean face
+# landmarks on which the embedded model's markup and ICT-FaceKit's agree: ridge and base of the nose, eyes, corners and
+# middle of the lips
+SHARED_LANDMARKS = (27, 28, 29, 30, 33, *range(36, 48), 48, 51, 54, 57)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def register(guide, vertices, triangles, landmarks, iterations=20, modes=80, sti
     marks, points = guide.landmarks[inner], vertices[[landmarks[k] for k in inner]].astype(np.float64)
     allowed = np.flatnonzero((guide.regions["face"] > 0.5) & (guide.regions["mouth_interior"] < 0.1)
                              & (guide.regions["eyes"] < 0.1))
-    normals = vertex_normals(vertices, triangles)
+    normals = vertex_normals(vertices.astype(np.float64), triangles)
     scale, rotation, translation = similarity(mean[marks], points)
     coefficients, distance = np.zeros(basis.shape[2]), np.inf
     for i in range(iterations + 1):
@@ -149,7 +153,7 @@ def _pairs(placed, facing, allowed, vertices, normals, furthest):
 
 def nearest_vertices(registration, which, vertices, triangles):
     """Vertices of the other face (V, 3) nearest to vertices `which` (N,) of the embedded one: (N,) int32."""
-    normals = vertex_normals(vertices, triangles)
+    normals = vertex_normals(vertices.astype(np.float64), triangles)
     tree = cKDTree(np.concatenate([vertices, NORMAL_WEIGHT / 2 * normals], axis=1))
     query = np.concatenate([registration.vertices[which], NORMAL_WEIGHT / 2 * registration.normals[which]], axis=1)
     return tree.query(query)[1].astype(np.int32)
