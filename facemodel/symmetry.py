@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from facemodel.atlas import uv_to_pixels
 from facemodel.closest import at_closest_points
-from facemodel.light import vertex_normals
+from facemodel.mesh import vertex_normals
 from facemodel.rasterizer import interpolate, rasterize
 
 # iBUG index of each of the 68 landmarks' partner on the other side

@@ -1,6 +1,6 @@
 """What is made of a foreign model: one closed surface, regions, landmarks, a chart; kept in the cache."""
-import ast
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -219,20 +219,20 @@ def test_a_face_of_a_pca_model_is_fitted(model):
     assert np.abs(got.expression).max() <= 3
 
 
-def test_the_hash_covers_all_code_that_makes_a_model():
-    """What the readers import of this package, and what that imports."""
-    package = Path(facemodel.__file__).parent
-    own, found = {x for x in package.rglob("*.py") if x.name != "__init__.py"}, set()
-    waiting = {Path(module.__file__) for module in (*cache.READERS, prepare, cache)}
-    while waiting:
-        found.add(file := waiting.pop())
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "facemodel":
-                names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
-                files = {package.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names}
-                waiting |= files & own - found
-    assert {package / "mesh.py", package / "build" / "surface.py"} < found
-    assert found - {package / "errors.py"} <= set(cache.code_files())
+def test_a_model_is_prepared_anew_when_the_code_has_changed(folder, mini, tmp_path, monkeypatch):
+    """Wherever in the package: what prepares a model is spread over it."""
+    monkeypatch.setenv("DYNATEX_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setattr(bfm2009.read, "__defaults__", (mini.landmarks,))
+    assert cache.PACKAGE == Path(facemodel.__file__).parent
+    package = tmp_path / "facemodel"
+    shutil.copytree(cache.PACKAGE, package)
+    monkeypatch.setattr(cache, "PACKAGE", package)
+    said = []
+    for change, times in ((None, 1), (None, 1), ("mesh.py", 2), ("build/surface.py", 3)):
+        if change:
+            (package / change).write_text((package / change).read_text() + "\n# changed\n")
+        cache.load(folder, log=said.append)
+        assert len(said) == times
 
 
 def test_the_cache_keeps_the_model_and_survives_damage(folder, mini, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Keeps prepared models, so that charts and closest points are computed once per model and user.
 
-A kept model is found by a hash of everything that it was made from: the files, the embedded model, and the code.
+A kept model is found by a hash of everything that it was made from: the files, the embedded model, and the code of
+this package, all of it: little of that has no part in it.
 """
 from __future__ import annotations
 
@@ -12,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from facemodel import camera, membrane, mesh, morphable, registration, subdivision
-from facemodel.build import chart, surface
 from facemodel.errors import InputError
 from facemodel.files import stored_arrays
 from facemodel.morphable import MorphableModel, commons_files, load_model
@@ -22,9 +21,9 @@ from facemodel.readers.files import digest
 from facemodel.readers.prepare import prepare
 
 READERS = (bfm2009, basel, ict)
-MAKERS = (camera, chart, membrane, mesh, morphable, registration, subdivision, surface)     # besides this folder
 SPARSE = ("refine", "coarse_refine")
 REGION = "region:"
+PACKAGE = Path(__file__).parents[1]
 
 
 def folder():
@@ -36,11 +35,6 @@ def folder():
 
 def _note(text):
     print(text, file=sys.stderr, flush=True)
-
-
-def code_files():
-    """The program's own files that a prepared model depends on."""
-    return [*sorted(Path(__file__).parent.glob("*.py")), *(Path(module.__file__) for module in MAKERS)]
 
 
 def find(path):
@@ -72,7 +66,7 @@ def load(path, rebuild=False, log=_note):
     if found is None:
         return None
     reader, place = found
-    key = digest([*reader.files(place), *commons_files(), *code_files()])
+    key = digest([*reader.files(place), *commons_files(), *sorted(PACKAGE.rglob("*.py"))])
     kept = folder() / f"{reader.__name__.rpartition('.')[2]}-{key}.npz"
     if kept.is_file() and not rebuild:
         if (model := read(kept)) is not None:
