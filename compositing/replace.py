@@ -136,8 +136,8 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     tracks = []
     for pair in pairs:
         track = known
-        if track is None:
-            with timer("track"):
+        with timer("track"):
+            if track is None:
                 track = _track(model, detector, source, pair, several, span, work, engine, progress, remarks)
                 if track_path is not None:
                     save_track(track, track_path)

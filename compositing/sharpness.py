@@ -71,8 +71,7 @@ class SharpnessMatch:
         part = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
         seen, grey = frame[part] @ LUMINANCE, rgb[part] @ LUMINANCE
         wanted = detail(seen, inside[part])
-        values = np.minimum.accumulate([detail(_blurred(grey, sigma), inside[part]) for sigma in BLURS])
-        blur = min(float(np.interp(-wanted[k], -values[:, k], BLURS)) for k in range(2))
+        blur = _least_blur(grey, inside[part], wanted)
         self._blur = _remembered(self._blur, blur)
         usual, soft = usual_detail(seen, inside[part]), _blurred(grey, self._blur)
         if usual > LEVEL:
@@ -81,6 +80,17 @@ class SharpnessMatch:
             contrast = float(np.clip(ratio, FAINTEST, 1)) if stronger else 1.0
             self._contrast = _remembered(self._contrast, contrast)
         return _cored(_blurred(rgb, self._blur), 1 if self._contrast is None else self._contrast, inside)
+
+
+def _least_blur(grey, inside, wanted):
+    """Sigma at which a picture's detail, one of the two kinds, falls to what is wanted (2,)."""
+    values = []
+    for sigma in BLURS:
+        values.append(detail(_blurred(grey, sigma), inside))
+        if (np.min(values, axis=0) <= wanted).all():         # more blur would tell nothing more
+            break
+    values = np.minimum.accumulate(values)
+    return min(float(np.interp(-wanted[k], -values[:, k], BLURS[:len(values)])) for k in range(2))
 
 
 def _remembered(before, now):

@@ -69,9 +69,10 @@ class Steadier:
         known = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8))
         moved = cv2.remap(old_grey, x + np.float32(old_left), y + np.float32(old_top), cv2.INTER_LINEAR)
         own = cv2.absdiff(grey[top:bottom, left:right], moved).astype(np.float32) / 255
-        around = lambda change: cv2.GaussianBlur(change * known, (0, 0), BROAD * width)
+        around = lambda change: _broad(change * known, BROAD * width)
         share = 1 - around(own) / np.maximum(around(np.abs((rgb - carried) @ LUMINANCE)), 1e-4)
-        gap = cv2.blur(np.abs(rgb - carried).max(axis=2), (5, 5)) / SAME
+        red, green, blue = cv2.split(cv2.absdiff(rgb, carried))
+        gap = cv2.blur(cv2.max(cv2.max(red, green), blue), (5, 5)) / SAME
         share = np.clip(share, 0, SHARE) * np.exp(-gap * gap) * known
         return np.clip(rgb + share[..., None] * (carried - rgb), 0, 1)
 
@@ -84,3 +85,10 @@ class Steadier:
         flow = self._flow.calc(*small, None)
         return cv2.resize(flow, (width, height)) * np.float32([width / size[0], height / size[1]])
 
+
+def _broad(picture, sigma):
+    """A picture (h, w) float32 blurred by so much that a smaller one shows it as well."""
+    step = max(1, int(sigma / 3))
+    size = tuple(max(1, round(n / step)) for n in picture.shape[::-1])
+    small = cv2.GaussianBlur(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / step)
+    return cv2.resize(small, picture.shape[::-1])

@@ -17,6 +17,7 @@ from compositing.retarget import render
 from compositing.target import TEXTURE_SIZE, TargetFace
 from facemodel import commands
 from facemodel.atlas import build_atlas
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
 from facemodel.morphable import load_model
@@ -75,8 +76,10 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seed", type=int, metavar="SEED", help="number of the face, 0 or more")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT.png", help="default: nobody_SEED.png")
-    commands.add_model(parser)
+    commands.add_common(parser)
     args = parser.parse_args(argv)
+    if args.device == "cuda":                 # every command takes --device; this one has little to compute
+        backend_for(args.device)
     check_seed(args.seed, "SEED")
     out = args.out or Path(f"nobody_{args.seed}.png")
     commands.check_writable(out)

@@ -69,6 +69,7 @@ PACKAGES = ("facemodel", "fitting", "texgan", "compositing")
 @cache
 def program():
     """What computes, as plain data: with another one nothing kept is reused."""
+    from texgan.generator import has_bfloat16  # brings torch, which few who ask for a work folder need yet
     digest, root = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(p for name in PACKAGES for p in (root / name).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
@@ -76,7 +77,7 @@ def program():
     return {"dynatex": VERSION, "code": digest.hexdigest()[:16], "numpy": np.__version__, "scipy": scipy.__version__,
             "opencv": cv2.__version__, "numba": numba.__version__, "av": av.__version__, "dlib": dlib.__version__,
             "ortools": ortools.__version__, "torch": version("torch"), "processors": processors,
-            "threads": numba.get_num_threads()}
+            "bfloat16": has_bfloat16(), "threads": numba.get_num_threads()}
 
 
 def content_hash(arrays):

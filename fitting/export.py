@@ -25,6 +25,7 @@ from scipy.ndimage import map_coordinates
 from facemodel import commands
 from facemodel.atlas import build_atlas, uv_to_pixels
 from facemodel.camera import project, rotation_matrix, to_camera
+from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.files import whole
 from facemodel.morphable import FLIP, load_model
@@ -297,8 +298,10 @@ def main(argv=None):
     parser.add_argument("--image", type=Path, metavar="PHOTO_OR_VIDEO",
                         help="what the fit came from, to take the texture from; .json doesn't need it")
     parser.add_argument("--size", type=int, default=1024, metavar="TEXELS", help="side of the texture; default 1024")
-    commands.add_model(parser)
+    commands.add_common(parser)
     args = parser.parse_args(argv)
+    if args.device == "cuda":                 # every command takes --device; this one has little to compute
+        backend_for(args.device)
     out = args.out
     if out.suffix not in SUFFIXES:
         raise InputError(f"{out}: can't write {out.suffix or 'a file without suffix'}; give a name that ends in "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compositing.presence import FADE, Mask, presence
-from compositing.sharpness import MEMORY, SharpnessMatch, detail, usual_detail
+from compositing.sharpness import BLURS, MEMORY, SharpnessMatch, _blurred, _least_blur, detail, usual_detail
 from facemodel.errors import InputError
 from fitting.video_reader import Span
 from tests import clips
@@ -134,3 +134,13 @@ def test_a_black_frame_says_nothing_of_pores():
     match, rendered = SharpnessMatch(), rgb(0.5 + 0.06 * (NOISE - NOISE.mean()))
     match(np.zeros_like(rendered), rendered, INSIDE)
     assert match.state()["contrast"] is None
+
+
+def test_the_least_blur_is_that_of_all_of_them_tried():
+    """Stopping at the first blur that is enough changes nothing."""
+    picture, inside = cv2.GaussianBlur(NOISE, (0, 0), 0.6), INSIDE
+    for share in (1.2, 0.9, 0.5, 0.1, 0.001):
+        wanted = detail(picture, inside) * share
+        every = np.minimum.accumulate([detail(_blurred(picture, sigma), inside) for sigma in BLURS])
+        least = min(float(np.interp(-wanted[k], -every[:, k], BLURS)) for k in range(2))
+        assert _least_blur(picture, inside, wanted) == least

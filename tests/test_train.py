@@ -5,11 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from facemodel.atlas import build_atlas
 from facemodel.errors import InputError
+from fitting.texture import albedo_texture
 from tests.texture_sets import made_up_clip, made_up_set
 from texgan import losses
 from texgan import train as training
@@ -182,6 +185,21 @@ def test_the_generator_is_deterministic_and_of_the_right_chart(trained, model):
     first = generator.texture(textures[0], seen, textures[1], seen)
     assert first.tobytes() == generator.texture(textures[0], seen, textures[1], seen).tobytes()
     assert first.shape == (256, 256, 3) and first.dtype == np.float32
+
+
+def test_half_precision_changes_no_level_that_is_seen(model, monkeypatch):
+    """With the shipped weights, between a smooth face and itself changed at random; half a level of 255 at most."""
+    generator, rng = TextureGenerator(model), np.random.default_rng(0)
+    atlas, seen = build_atlas(model, 256), np.ones((256, 256), np.float32)
+    face = albedo_texture(model, np.zeros(model.albedo_count), atlas)
+    change = cv2.GaussianBlur(rng.normal(0, 1, face.shape).astype(np.float32), (0, 0), 4)
+    textures = {}
+    for half in (False, True):
+        monkeypatch.setattr("texgan.generator.has_bfloat16", lambda half=half: half)
+        textures[half] = generator.texture(face + 0.05 * change / change.std(), seen, face, seen)
+    away = 255 * np.abs(textures[True] - textures[False])
+    assert 0 < away.max() < 1 and away.mean() < 0.1
+    assert np.abs(textures[False] - face).mean() > 0.005                         # there is a change
 
 
 def test_weights_for_another_chart_or_none_at_all_are_refused(tmp_path, trained, model):
