@@ -15,8 +15,9 @@ import numpy as np
 from facemodel.errors import InputError
 
 DETECTION_SIZE = 640        # px, longer side of the picture that is searched first
-WEAK = -0.35                # score down to which faces in photos are looked at again
-UNSURE = 0.03               # of the eyes' distance: dense landmarks' usual sigma; 0.009 to 0.016 on faces, 0.06 on none
+WEAK = -0.8                 # score down to which faces are looked at again
+UNSURE = 0.03               # of the eyes' distance: dense landmarks' usual sigma; .009 to .016 on faces, .057 on none
+TILTED = 0.3                # radians: landmarks of heads that are tilted by more are not good enough
 # of the 68 points: nose and eye corners, which an expression hardly moves
 RIGID = np.array([27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45])
 # of the 68 points: nose, eye corners, mouth corners; what places a whole face best
@@ -30,10 +31,13 @@ class Face:
 
     box : (4,) float64, left, top, right, bottom in pixels
     score : float, the detector's confidence (0 is its threshold)
+    roll : float, radians from x towards y by which the eyes' line is known to be turned; the box is that of the face
+        turned back about the box's centre
     """
 
     box: np.ndarray
     score: float
+    roll: float = 0.0
 
     @property
     def size(self):
@@ -67,18 +71,29 @@ class FaceDetector:
         self._describer, self._describer_path = None, models / "dlib_face_recognition_resnet_model_v1.dat"
         self._predict_dense = None
 
-    def detect_in_photo(self, image):
-        """Faces in a photo, largest first, as `detect` finds them; if there are none, faces that it all but misses.
+    def find(self, image, scale=None):
+        """Faces in an image, largest first, as `detect` finds them; if there are none, faces that it all but misses.
 
-        A head that is tilted or has its mouth wide open scores below the detector's threshold, as do many things that
-        are no faces. Dense landmarks tell: of a face they are sure.
+        A head that is tilted, turned far, dark or has its mouth wide open scores below the detector's threshold, as do
+        many things that are no faces. Dense landmarks tell: of a face they are sure, and they say better where it is.
+        Parameters as of `detect`.
         """
-        faces = self.detect(image)
-        return faces or [face for face in self.detect(image, threshold=WEAK) if self._is_face(image, face)]
+        faces = self.detect(image, scale)
+        return faces or [sure for face in self.detect(image, scale, WEAK) if (sure := self._looked_at(image, face))]
 
-    def _is_face(self, image, face):
+    def _looked_at(self, image, face):
+        """A Face as dense landmarks see it, or None where they are not sure that it is one."""
         landmarks = self.landmarks(image, face.box)
-        return float(np.median(self.dense(image, landmarks).sigma)) < UNSURE * eye_distance(landmarks)
+        dense = self.dense(image, landmarks)
+        if np.median(dense.sigma) >= UNSURE * eye_distance(landmarks):
+            return None
+        landmarks[17:] = dense.points[:51]
+        roll = _roll(landmarks)
+        turn, middle = _turned(roll), landmarks[17:].mean(axis=0)
+        box = box_from_landmarks((landmarks - middle) @ turn)
+        centre = turn @ (box[:2] + box[2:]) / 2 + middle
+        return Face(np.concatenate([centre, centre]) + (box[2] - box[0]) / 2 * np.array([-1, -1, 1, 1]), face.score,
+                    roll)
 
     def detect(self, image, scale=None, threshold=0.0):
         """Faces in an image, largest first.
@@ -106,6 +121,24 @@ class FaceDetector:
                          for b, v in zip(boxes, scores)]
                 return sorted(faces, key=lambda f: -f.size)
         return []
+
+    def landmarks_of(self, image, face):
+        """68 landmarks of a Face that `find` gave, (68, 2) float64 pixels; for a tilted one it is turned upright."""
+        roll = face.roll
+        if not roll:
+            marks = self.landmarks(image, face.box)
+            roll = _roll(marks)
+            if abs(roll) < TILTED:
+                return marks
+        side, turn = int(np.ceil(2 * face.size)), _turned(roll)
+        matrix = np.column_stack([turn, face.centre - turn @ np.full(2, side / 2)])          # of the patch to the image
+        # OpenCV's coordinates have pixel centres at 0
+        shifted = np.column_stack([turn, matrix[:, 2] + turn @ np.full(2, 0.5) - 0.5])
+        patch = cv2.warpAffine(image, shifted, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                               borderMode=cv2.BORDER_REPLICATE)
+        half = face.size / 2
+        marks = self.landmarks(patch, side / 2 + half * np.array([-1, -1, 1, 1]))
+        return marks @ turn.T + matrix[:, 2]
 
     def landmarks(self, image, box, jitter=7):
         """68 landmarks, averaged over slightly moved boxes, which halves their noise.
@@ -157,6 +190,16 @@ class FaceDetector:
         box = self._dlib.rectangle(*np.round(box_from_landmarks(np.asarray(landmarks))).astype(int).tolist())
         shape = self._dlib.full_object_detection(box, self._dlib.points(points))
         return np.array(self._describer.compute_face_descriptor(np.ascontiguousarray(image), shape))
+
+
+def _roll(landmarks):
+    """Radians from x towards y by which the line of the outer eye corners of landmarks (68, 2) is turned."""
+    return float(np.arctan2(*(landmarks[45] - landmarks[36])[::-1]))
+
+
+def _turned(angle):
+    """The (2, 2) rotation from x towards y by an angle in radians."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def box_from_landmarks(landmarks):

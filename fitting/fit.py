@@ -177,9 +177,9 @@ def taken(choice):
 @threadpool_limits.wrap(limits=1, user_api="blas")        # see fitting.track.track_clip
 def fit_image(model, image, detector, face="largest", path="image", settings=PHOTO, option="--face", engine=NUMBA):
     """Fits one picture: (Track of one frame, number of faces that were found)."""
-    faces = detector.detect_in_photo(image)
+    faces = detector.find(image)
     chosen = choose_face(faces, face, path, option)
-    landmarks = detector.landmarks(image, chosen.box)
+    landmarks = detector.landmarks_of(image, chosen)
     shared, (frame,) = fit_frames(model, [image], [landmarks], settings=settings, engine=engine,
                                   dense=[detector.dense(image, landmarks, KEY_LOOKS)])
     view = make_view(model, image, landmarks, LEVELS[-1])

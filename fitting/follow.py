@@ -129,7 +129,7 @@ class Follower:
             self.repeated = True
             self._unseen += 1
             return self._last, True
-        faces = self._detector.detect(patch, scale=1.0)
+        faces = self._detector.find(patch, scale=1.0)
         middle = np.array([PATCH / 2, PATCH / 2])
         near = [f for f in faces if np.linalg.norm(f.centre - middle) < 0.5 * PATCH_FACE]
         self._company = COMPANY if len(faces) > bool(near) else max(0, self._company - 1)
@@ -185,13 +185,13 @@ class Follower:
         self._wait -= 1
         if self._wait > 0:
             return None, False
-        faces = self._detector.detect(image)
+        faces = self._detector.find(image)
         self._wait = FULL_SEARCH_EVERY
         if not faces:
             return None, False
         if self._memory is None:
             self.face_count = len(faces)
-            marks = self._detector.landmarks(image, choose_face(faces, self._choice, self._path).box)
+            marks = self._detector.landmarks_of(image, choose_face(faces, self._choice, self._path))
             self._gallery.learn(self._detector.descriptor(image, marks))
         else:
             marks = self._known(image, faces)
@@ -204,7 +204,7 @@ class Follower:
 
     def _known(self, image, faces):
         """Landmarks of the face that was lost, or None when it is not among these; of two alike, the nearer."""
-        found = [self._detector.landmarks(image, face.box) for face in faces]
+        found = [self._detector.landmarks_of(image, face) for face in faces]
         unlike = np.array([self._gallery.distance(self._detector.descriptor(image, marks)) for marks in found])
         alike = np.flatnonzero(unlike < min(STRANGER, unlike.min() + 0.1))
         return min((found[k] for k in alike), default=None,

@@ -102,7 +102,7 @@ def test_a_photo_that_does_not_fit_is_named_in_every_run(tmp_path, model, monkey
     for name, value in (("choose_face", lambda *_: SimpleNamespace(box=None)), ("Lifter", lambda *_: lifter),
                         ("track_photos", lambda *_: SimpleNamespace(status=np.array(["ok", "ok", "lost"])))):
         monkeypatch.setattr(extraction, name, value)
-    detector = SimpleNamespace(detect_in_photo=lambda _: image, landmarks=lambda *_: None)
+    detector = SimpleNamespace(find=lambda _: image, landmarks_of=lambda *_: None)
     (job,) = find_jobs(paths)
     clip, full = extraction.extract_photos(model, extractor, detector, job)
     assert clip.info.frames == ["neutral", "smile"] and clip.info.left_out == ["q_hidden.png"] and set(full) == {0, 1}

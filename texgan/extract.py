@@ -247,7 +247,7 @@ def extract_photos(model, extractor, detector, job, engine=NUMBA):
     size = images[0].shape
     if other := next((p for p, i in zip(job.paths, images) if i.shape != size), None):
         raise InputError(f"{other}: is of another size than {job.paths[0]}; photos of one person need one size")
-    landmarks = [detector.landmarks(i, choose_face(detector.detect_in_photo(i), "largest", p).box)
+    landmarks = [detector.landmarks_of(i, choose_face(detector.find(i), "largest", p))
                  for i, p in zip(images, job.paths)]
     known = job.neutral or (NEUTRAL if NEUTRAL in names else None)
     if known is not None and known not in names:

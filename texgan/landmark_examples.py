@@ -139,10 +139,10 @@ def _features(path, landmarks, stage):
 def _fitted(path):
     """A photo (H, W, 3) uint8, its fit (Shared, Frame) and landmarks (68, 2); both None when it shows no face."""
     image, detector = read_image(path), _worker["detector"]
-    faces = detector.detect_in_photo(image)
+    faces = detector.find(image)
     if not faces:
         return image, None, None
-    landmarks = detector.landmarks(image, faces[0].box)
+    landmarks = detector.landmarks_of(image, faces[0])
     shared, (frame,) = fit_frames(_worker["model"], [image], [landmarks], settings=PHOTO)
     return image, (shared, frame), landmarks
 
