@@ -158,7 +158,8 @@ def choose_face(faces, choice, path, option="--face"):
     InputError : no face, or no face of that number
     """
     if not faces:
-        raise InputError(f"{path}: no face found; give a picture with a face of 80 pixels or more, seen from the front")
+        raise InputError(f"{path}: no face found; give a picture with an upright face of 80 pixels or more, seen from "
+                         "the front")
     if choice == "largest":
         return faces[0]
     ordered = sorted(faces, key=lambda f: f.centre[0])

@@ -259,7 +259,7 @@ def follow(frames, detector, choice="largest", path="clip", progress=None, journ
     repeated &= np.isfinite(landmarks).all(axis=(1, 2))
     if not confirmed.any():
         raise InputError(f"{path}: no face found in {len(confirmed)} frames; give a clip with a face of 80 pixels or "
-                         "more, seen from the front")
+                         "more, upright and seen from the front")
     return Following(landmarks, confirmed, repeated, follower.face_count)
 
 
