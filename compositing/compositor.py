@@ -21,6 +21,7 @@ from compositing.steady import Steadier
 from compositing.tone import ToneMatch, least_eyes
 from facemodel.atlas import build_atlas
 from facemodel.sampling import samples
+from fitting.detection import around
 from fitting.follow import same_picture
 from fitting.lift import Texture
 from fitting.texture import bare_lips, bare_skin, region_texture
@@ -141,7 +142,7 @@ class Compositor:
         before, self._pushed = self._pushed, (t, rgb)
         if before is None or before[0] != t - 1 or not self._alike[t]:
             return False
-        part = _around(self._track.landmarks[t])
+        part = around(self._track.landmarks[t], AROUND)
         now, then = (picture[part] for picture in (rgb, before[1]))
         if not now.size or not same_picture(*(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (now, then))):
             return False
@@ -304,12 +305,3 @@ class Compositor:
             whole[top:bottom, left:right] = done.alpha
         self.covered, self.inspection = done.covered, done.inspection
         return frame, picture, whole
-
-
-def _around(landmarks):
-    """The part of a picture, two slices, that holds a face with these landmarks (68, 2) and AROUND it."""
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    margin = AROUND * (high - low)
-    left, top = np.maximum(np.floor(low - margin), 0).astype(int)
-    right, bottom = np.maximum(np.ceil(high + margin), 0).astype(int)
-    return np.s_[top:bottom, left:right]

@@ -12,6 +12,7 @@ import numpy as np
 
 from facemodel.atlas import uv_to_pixels
 from facemodel.sampling import samples
+from fitting.detection import around
 from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import albedo_texture, region_texture
 from fitting.yuv import LUMINANCE
@@ -72,9 +73,7 @@ def toning_of(pictures, landmarks):
 
 def _face(picture, landmarks):
     """Pixels (N, 3) in [0, 1] of a face, of the rectangle around its landmarks; None where it is outside."""
-    left, top = np.maximum(np.floor(landmarks.min(axis=0)), 0).astype(int)
-    right, bottom = np.maximum(np.ceil(landmarks.max(axis=0)), 0).astype(int)
-    crop = picture[top:bottom, left:right]
+    crop = picture[around(landmarks)]
     if min(crop.shape[:2]) < 2:
         return None
     scale = FACE_SIDE / max(crop.shape[:2])
@@ -97,24 +96,16 @@ def coloured(model, texture, atlas):
     """A neutral texture without colours in those that the model's people have where they are as bright.
 
     The albedo's components are fitted to the texture's luminance, as regression with their standard deviations as
-    prior; the texture keeps its luminance and takes the fitted albedo's ratios of colours.
-
-    Parameters
-    ----------
-    texture : fitting.lift.Texture of the model's chart
-    atlas : facemodel.atlas.Atlas of its size
-
-    Returns
-    -------
-    fitting.lift.Texture, of the same validity
+    prior; the texture keeps its luminance and takes the fitted albedo's ratios of colours. Parameters and result as of
+    compositing.complexion.without_shine.
     """
-    at = uv_to_pixels(model.uv, atlas.size)
+    luminance, at = texture.rgb @ LUMINANCE, uv_to_pixels(model.uv, atlas.size)
     weight = samples(texture.validity * region_texture(model, "face", atlas)
                      * (1 - region_texture(model, "mouth_interior", atlas)), at)
     weight = weight * TELLING / max(weight.sum(), 1e-6) / GREY ** 2
     basis = np.einsum("vcn,c->vn", model.albedo_basis, LUMINANCE)
-    away = samples(texture.rgb @ LUMINANCE, at) - model.albedo_mean @ LUMINANCE
+    away = samples(luminance, at) - model.albedo_mean @ LUMINANCE
     normal = (basis * weight[:, None]).T @ basis + np.eye(basis.shape[1])
     fitted = albedo_texture(model, np.linalg.solve(normal, basis.T @ (weight * away)), atlas)
-    ratio = (texture.rgb @ LUMINANCE) / np.maximum(fitted @ LUMINANCE, 0.02)
+    ratio = luminance / np.maximum(fitted @ LUMINANCE, 0.02)
     return Texture((fitted * ratio[..., None]).clip(0, BRIGHTEST).astype(np.float32), texture.validity)

@@ -102,8 +102,7 @@ class FaceDetector:
         ----------
         image : (H, W, 3) uint8 RGB
         scale : float, optional: the image is resized by it before the search (faces need 80 px there); by default it
-            is searched at 640 px, then, if nothing is found, at 1280 px or its own size, if
-            that is more
+            is searched at 640 px, then, if nothing is found, at 1280 px or its own size, if that is more
         threshold : float, least score
 
         Returns
@@ -208,6 +207,15 @@ def box_from_landmarks(landmarks):
     eyes, mouth = landmarks[36:48].mean(axis=0), landmarks[48:68].mean(axis=0)
     size = max(2.35 * np.linalg.norm(eyes - mouth), 1.45 * np.linalg.norm(landmarks[36] - landmarks[45]))
     return np.concatenate([centre - size / 2, centre + size / 2])
+
+
+def around(landmarks, margin=0.0):
+    """The part of a picture, two slices, that holds landmarks (68, 2) and `margin` of their extent to each side."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    margin = margin * (high - low)
+    left, top = np.maximum(np.floor(low - margin), 0).astype(int)
+    right, bottom = np.maximum(np.ceil(high + margin), 0).astype(int)
+    return np.s_[top:bottom, left:right]
 
 
 def eye_distance(landmarks):
