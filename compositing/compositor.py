@@ -88,12 +88,13 @@ class Compositor:
     shown : (F, n_exp), the expressions that the target is shown with; default compositing.retarget.retarget_expression
     eyes : optional compositing.eyes.EyeRedrawer
     toning : optional compositing.monochrome.Toning of a video without colours
+    grain : optional compositing.grain.Grain of the video
     inspect : keep for every frame what it was made from, in `inspection`
     """
 
     def __init__(self, model, track, target, method=static, source_neutral=None, cost="between", smoothness=1e-3,
                  timer=None, skin="auto", mask=None, occlusion=None, seat=None, shown=None, eyes=None,
-                 toning=None, inspect=False):
+                 toning=None, grain=None, inspect=False):
         self._model, self._track, self._target = model, track, target
         self._labeller = SeamLabeller(model.coarse_edges, cost=cost, smoothness=smoothness)
         (self._inner, self._outer), self._beard = seam.seam_regions(model), seam.beard_region(model)
@@ -106,7 +107,7 @@ class Compositor:
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
         self._eyes, self._toning = eyes, toning
         self._seat = seat or seat_on(model, target.identity, track.identity)
-        self._sharpness, self._presence = SharpnessMatch(), presence(track.status)
+        self._sharpness, self._grain, self._presence = SharpnessMatch(grain), grain, presence(track.status)
         self._mask, self._occlusion = mask, occlusion
         self._waiting, self._broken, self._steadier = deque(), True, Steadier()
         self._timer = timer or StageTimer()
@@ -260,6 +261,8 @@ class Compositor:
         inside = seam.label_mask(self._inner & free, self._model, rendering) > 0.5
         rendering.rgb[:] = self._steadier(frame.rgb, rendering.window, rendering.rgb, rendering.mask)
         rendering.rgb[:] = self._sharpness(crop, rendering.rgb, inside)
+        if self._grain:
+            rendering.rgb[:] = np.clip(rendering.rgb + self._grain.drawn(frame.index, *inside.shape), 0, 1)
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
         source = np.where((visible & ~free)[:, None], target, source)       # a hand says nothing about the seam

@@ -8,6 +8,7 @@ from fitting.track import read_pictures
 
 SOURCE_TEXTURE_SIZE = 512
 NEUTRAL_FRAMES = 5            # that the source's neutral texture is the median of
+ROW_FRAMES = 6                # that are compared with the frame before, for the grain
 SPREAD_FRAMES, MAX_TURN = 10, 0.5    # frames over the whole clip, and how far their heads may be turned (radians)
 
 
@@ -26,6 +27,15 @@ def spread_frames(track, count=SPREAD_FRAMES):
     """Trusted frames over the whole clip whose faces are not turned far away: (n,) int, n <= count, in order."""
     near = np.flatnonzero((track.status == "ok") & (np.linalg.norm(track.rotation, axis=1) < MAX_TURN))
     return near[np.unique(np.linspace(0, len(near) - 1, count + 2)[1:-1].round().astype(int))] if len(near) else near
+
+
+def frames_in_a_row(track, count=ROW_FRAMES):
+    """Trusted frames behind a trusted one that shows another picture, spread over the clip: (n,) int, n <= count."""
+    after = np.zeros(len(track), bool)
+    after[1:] = (track.status[1:] == "ok") & (track.status[:-1] == "ok") & ~track.repeated()[1:]
+    able = np.flatnonzero(after)
+    near = np.searchsorted(able, spread_frames(track, count))
+    return np.unique(able[near[near < len(able)]])
 
 
 def pictures_of(path, track, frames):

@@ -30,9 +30,11 @@ from compositing import arguments, credentials, labelling, views
 from compositing.complexion import suited_to
 from compositing.compositor import Compositor
 from compositing.eyes import eye_redrawer
+from compositing.grain import grain_of
 from compositing.key_frames import (
     SOURCE_TEXTURE_SIZE,
     calm_frames,
+    frames_in_a_row,
     neutral_source_texture,
     pictures_of,
     spread_frames,
@@ -255,8 +257,12 @@ def _person(model, detector, pair, target_face, things, work, engine, remarks, o
 def _compositor(model, source, track, person, method, detector, things, timer, **options):
     """The Compositor of one face, from a look at key frames. things : OcclusionDetector, or None."""
     calm, shown = calm_frames(track), retarget_expression(model, track, person)
+    looked_at, rows = np.union1d(calm, spread_frames(track)), frames_in_a_row(track)
     with timer("first look"):
-        pictures = pictures_of(source, track, np.union1d(calm, spread_frames(track)))
+        every = pictures_of(source, track, np.unique([*looked_at, *rows, *(rows - 1)]))
+        pictures = {t: every[t] for t in looked_at}
+        grain = grain_of([(every[t], every[t - 1], track.landmarks[t]) for t in rows])
+        del every
         seat = fitted_seat(model, person, shown, track, pictures, detector)
         occlusion = things and Occlusion(model, track, things, wears_glasses(model, track, pictures, things))
         toning = toning_of(pictures.values(), track.landmarks[list(pictures)])
@@ -271,7 +277,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
         with timer("first look"):
             eyes = eye_redrawer(model, track, person, shown, pictures, neutral)
     return Compositor(model, track, person, method, neutral, seat=seat, occlusion=occlusion, shown=shown, eyes=eyes,
-                      toning=toning, timer=timer, **options)
+                      toning=toning, grain=grain, timer=timer, **options)
 
 
 def check_track(track, path, source, face, info, span=WHOLE):

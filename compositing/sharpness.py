@@ -3,7 +3,8 @@
 Two measures have to agree that the rendering is too sharp to be blurred. One is the energy of fine detail. The other is
 its share in all detail, from which the contrast cancels: a smooth skin in a sharp video is not taken for a soft video.
 If pores, and all fine detail together, are still stronger than the frame's, pores are made fainter by coring: soft
-light, make-up and compression take pores from a video's skin, while eyes and lips stay sharp.
+light, make-up and compression take pores from a video's skin, while eyes and lips stay sharp. The frame's grain is no
+detail: it is laid over the rendering afterwards (compositing.grain).
 """
 from __future__ import annotations
 
@@ -18,15 +19,24 @@ FAINTEST = 0.5               # of the contrast of pores that is left at least
 PORES = 3.0                  # times the usual detail: what is stronger is no pore
 LEVEL = 0.5 / 255            # detail that 8 bits show; a frame with less is black or white, and says nothing of pores
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
+BESIDE_GRAIN = 0.1           # of a frame's detail that is no grain, at least: grain is not the same everywhere
 
 
-def detail(grey, inside):
-    """Energy of the finest detail, and that over the energy of the somewhat coarser one: (2,) float64, >= 0.
+def energies(grey, inside):
+    """Energy of the finest detail and of the somewhat coarser one: (2,) float64, >= 0.
 
     grey : (h, w) float32. inside : (h, w) bool, where detail counts
     """
-    energy = lambda a: float(np.var(cv2.Laplacian(a, cv2.CV_32F)[inside]))
-    fine, coarse = energy(grey), energy(cv2.GaussianBlur(grey, (0, 0), COARSE))
+    return np.array([np.var(cv2.Laplacian(a, cv2.CV_32F)[inside], dtype=np.float64)
+                     for a in (grey, cv2.GaussianBlur(grey, (0, 0), COARSE))])
+
+
+def detail(grey, inside, grain=0.0):
+    """Energy of the finest detail, and that over the energy of the somewhat coarser one: (2,) float64, >= 0.
+
+    grey, inside : as of `energies`. grain : (2,), energies that are grain's
+    """
+    fine, coarse = _without(energies(grey, inside), grain)
     return np.array([fine, fine / max(coarse, 1e-9)])
 
 
@@ -35,10 +45,25 @@ def usual_detail(grey, inside):
     return float(np.median(np.abs(cv2.Laplacian(grey, cv2.CV_32F)[inside])))
 
 
-class SharpnessMatch:
-    """Brings one clip's renderings to the sharpness of its frames, in order; it remembers the frames before."""
+def _without(energy, grain):
+    """What of an energy is no grain's."""
+    return np.maximum(energy - grain, BESIDE_GRAIN * energy)
 
-    def __init__(self):
+
+class SharpnessMatch:
+    """Brings one clip's renderings to the sharpness of its frames, in order; it remembers the frames before.
+
+    Parameters
+    ----------
+    grain : compositing.grain.Grain of the clip, or None
+    """
+
+    def __init__(self, grain=None):
+        self._grain, self._usual_grain = np.zeros(2), 0.0
+        if grain is not None:
+            tile = grain.tile @ LUMINANCE
+            everywhere = np.ones(tile.shape, bool)
+            self._grain, self._usual_grain = energies(tile, everywhere), usual_detail(tile, everywhere)
         self.reset()
 
     def reset(self):
@@ -70,10 +95,11 @@ class SharpnessMatch:
         rows, columns = (np.flatnonzero(inside.any(axis=k)) for k in (1, 0))
         part = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
         seen, grey = frame[part] @ LUMINANCE, rgb[part] @ LUMINANCE
-        wanted = detail(seen, inside[part])
+        wanted = detail(seen, inside[part], self._grain)
         blur = _least_blur(grey, inside[part], wanted)
         self._blur = _remembered(self._blur, blur)
-        usual, soft = usual_detail(seen, inside[part]), _blurred(grey, self._blur)
+        usual = float(np.sqrt(_without(usual_detail(seen, inside[part]) ** 2, self._usual_grain ** 2)))
+        soft = _blurred(grey, self._blur)
         if usual > LEVEL:
             ratio = usual / max(usual_detail(soft, inside[part]), 1e-9)
             stronger = detail(soft, inside[part])[0] > wanted[0]
