@@ -11,7 +11,9 @@ each other, too: a detector sees the winking eye half open.
 
 How eyes sit in a fitted face differs from person to person by some degrees. What is carried over is therefore the turn
 from how the source mostly looks to how the photo does; only what is too large for an error of the fit, a photo or a
-whole clip that looks aside, counts as a direction.
+whole clip that looks aside, counts as a direction. How high eyes look is told from their lower lids, the target's as
+the source's: where a fit lays the lids too high or too low, it lays what is between them likewise. Lids rise with a
+gaze, so that eyes narrower than usual do not look up: it is their lashes that look so.
 """
 from __future__ import annotations
 
@@ -50,14 +52,18 @@ SIZES = 0.92, 0.96, 1.0, 1.04, 1.08              # of irises, times the usual on
 LIMBUS = 1.0, 1.2            # radii between which the iris passes into the white
 NEAR = 0.4                   # radii beyond, over which the white is believed to be white
 HIDDEN = 0.15                # share of the iris that a photo has to show
+WHITEST = 0.8                # quantile of blue from which on what is no iris is surely white
+TELLS = 0.15                 # of the logarithm of red over blue, by which skin differs from whites
+SKIN = 0.35, 0.75            # of the way from whites to skin over which skin begins
 SLIT = 1.0, 2.5              # mm between the lids: up to which lashes are all there is, from which on all is drawn
-DOUBT = 3.0                  # that the source mostly looks AHEAD: two pictures' worth of wide, plain eyes
+DOUBT = 2.0                  # that the source mostly looks AHEAD: two pictures' worth of readings, be they misled alike
 ERROR = np.radians([4, 8])   # of gazes across and down, by how eyes sit in a fit
 STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
 FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
 TREMBLES = np.radians([1.0, 2.5])    # up to the first a turn is rather misread, from the second on it is none
 FAINTLY = 0.12               # share of such a one that is followed at once
 ALONE = 0.25                 # evidence that one eye is believed to have more of than the other
+LOWERED = 0.6, 0.95          # of the usual gap: up to this eyes do not look up, from that on they may
 FAINT = 0.1                  # evidence of an iris up to which an eye stays as the method infers it
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
 GONE = 0.1, 0.2              # evidence of irises up to which eyes are closed, and from which on they are open
@@ -73,22 +79,42 @@ class Eye:
 
     chart : EyeChart of the texture's size
     ahead : (2,) radians, its gaze in the photo, or what of that is no look aside
+    lid : (2,) radians, of its lower lid in the photo, see EyeChart.lid
     radius : mm, of the iris
     iris : (PATCH, PATCH, 3) float32, seen along its gaze, SPAN radii to each side
     white : (h, w, 3) float32, the eye on the chart without its iris
+    opening : (h, w) float32 in [0, 1], how far a texel is eye: the chart's without the lid's skin
     """
 
     chart: EyeChart
     ahead: np.ndarray
+    lid: np.ndarray
     radius: float
     iris: np.ndarray
     white: np.ndarray
+    opening: np.ndarray
 
     def drawn(self, directions, gaze):
         """The eye with another gaze: (h, w, 3) float32. directions : (h, w, 3), to its texels as the face is shown."""
         place, distance = along(directions, gaze, self.radius)
         iris = sampled(self.iris, (place / SPAN + 1) * np.float32(PATCH / 2))
         return self.white + smoothstep(distance, *LIMBUS[::-1])[..., None] * (iris - self.white)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How a source mostly looks; of both eyes.
+
+    gaze : (2, 2) radians, what the target's own gaze stands for
+    lid : (2, 2) radians, of their lower lids, see EyeChart.lid
+    gap : (2,) mm between their lids
+    plain : float, how plainly its irises are to see
+    """
+
+    gaze: np.ndarray
+    lid: np.ndarray
+    gap: np.ndarray
+    plain: float
 
 
 class EyeRedrawer:
@@ -101,14 +127,14 @@ class EyeRedrawer:
     eyes : list of two Eye, see `eye_redrawer`; empty where eyes stay as the method infers them and only lids are drawn
     track : Track of the source
     shown : (F, n_exp), the expressions that the target is shown with
-    rest : (2, 2) radians, gazes of the source's eyes that the target's own ones stand for
+    usual : Usual, or None where there are no eyes
     charts, small : EyeChart of each eye, of the target's texture's size and of GRID texels per side
     blinks : bool, whether eyes without irises are closed ones, since open ones show theirs plainly
     """
 
-    def __init__(self, model, target, eyes, track, shown, rest, charts, small, blinks=True):
+    def __init__(self, model, target, eyes, track, shown, usual, charts, small, blinks=True):
         self._model, self._target, self._eyes, self._track = model, target, eyes, track
-        self._shown, self._rest, self._blinks, self._charts = shown, rest, blinks, small
+        self._shown, self._usual, self._blinks, self._charts = shown, usual, blinks, small
         self._rows = np.unique(np.concatenate([chart.rows for chart in [*self._charts, *charts]]))
         self._lids, self.expression = LidSkin(model, target, charts), None
         self.reset()
@@ -144,18 +170,19 @@ class EyeRedrawer:
         for eye, turn in zip(self._eyes, self._turn if self._eyes else ()):
             share = self._plain * ramp(eye.chart.gap(shape), *SLIT)
             before = texture[eye.chart.window]
-            before += (np.float32(share) * eye.chart.weight)[..., None] * (
-                eye.drawn(eye.chart.directions(shape), eye.ahead + turn) - before)
+            before += (np.float32(share) * eye.opening)[..., None] * (
+                eye.drawn(eye.chart.directions(shape), eye.ahead - eye.lid + eye.chart.lid(shape) + turn) - before)
         self._lids.cover(texture, shape)
 
     def _look(self, texture, validity, t):
         """Brings up to frame t how far the eyes are turned and how plain irises are to see."""
         track = self._track
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
-        read = [read_gaze(chart, shape, texture, validity, rest) for chart, rest in zip(self._charts, self._rest)]
+        usual, gaps, lids = self._usual, *_gaps_and_lids(self._charts, shape)
+        read = [read_gaze(chart, shape, texture, validity, gaze) for chart, gaze in zip(self._charts, usual.gaze)]
         given, winks = [evidence for _, evidence in read], np.zeros(2)
         if None not in given:
-            winks = self._blinks * _winking(given, [chart.gap(shape) for chart in self._charts])
+            winks = self._blinks * _winking(given, gaps)
             given = [min(evidence, other + ALONE + wink)            # a reflection is in one eye, a gaze in both
                      for evidence, other, wink in zip(given, given[::-1], winks[::-1])]
         seen = [evidence for evidence in given if evidence is not None]
@@ -168,8 +195,14 @@ class EyeRedrawer:
             self._shut = self._shut * (self._shut > AJAR)
         trust = np.array([max((evidence or 0) - PLAIN, 0) for evidence in given])
         before = np.zeros((2, 2)) if self._turn is None else self._turn
-        turns = np.array([gaze for gaze, _ in read]) - self._rest
+        turns = np.array([gaze for gaze, _ in read]) - lids - (usual.gaze - usual.lid)
+        turns[:, 1] *= np.where(turns[:, 1] < 0, ramp(gaps / usual.gap, *LOWERED), 1)
         self._turn = before if not trust.any() else _followed(self._turn, turns, trust)
+
+
+def _gaps_and_lids(charts, shape):
+    """Of both eyes: (2,) mm, EyeChart.gap, and (2, 2) radians, EyeChart.lid."""
+    return np.array([chart.gap(shape) for chart in charts]), np.array([chart.lid(shape) for chart in charts])
 
 
 def _winking(given, gaps):
@@ -209,14 +242,14 @@ def eye_redrawer(model, track, target, shown, pictures, neutral, relative=False)
     if len(small) < len(EYES):
         return None
     charts = eye_charts(model, len(target.texture.rgb))
-    rest, usual = _usual_gaze(model, track, pictures, neutral, small)
+    usual = _usual(model, track, pictures, neutral, small, relative)
     eyes = [take_apart(model, target, chart) for chart in charts]
-    if rest is None or any(eye is None for eye in eyes):
+    if usual is None or any(eye is None for eye in eyes):
         return EyeRedrawer(model, target, [], track, shown, None, charts, small)
     if not relative:
         ahead = _less_aside(np.array([eye.ahead for eye in eyes]))
-        rest, eyes = _less_aside(rest), [replace(eye, ahead=gaze) for eye, gaze in zip(eyes, ahead)]
-    return EyeRedrawer(model, target, eyes, track, shown, rest, charts, small, usual > OPEN)
+        eyes = [replace(eye, ahead=gaze) for eye, gaze in zip(eyes, ahead)]
+    return EyeRedrawer(model, target, eyes, track, shown, usual, charts, small, usual.plain > OPEN)
 
 
 def take_apart(model, target, chart):
@@ -239,7 +272,23 @@ def take_apart(model, target, chart):
     trust = known * np.clip(blue, 0, 1) ** 6 * np.exp(-((distance - LIMBUS[1]) / NEAR) ** 2)
     white = pull_push(window, trust.astype(np.float32))
     white = white + _inwards(known, size / 128)[..., None] * (window - white)
-    return Eye(chart, gaze, radius, iris, white.astype(np.float32))
+    smooth = cv2.GaussianBlur(window, (0, 0), size / 512)
+    opening = chart.weight * (1 - _skin(smooth, distance, known, chart.weight > 0))
+    return Eye(chart, gaze, chart.lid(shape), radius, iris, white.astype(np.float32), opening.astype(np.float32))
+
+
+def _skin(window, distance, known, eye):
+    """How far an eye's window (h, w, 3) is skin of its lids, which a fit that opens the eye too far lays there: (h, w).
+
+    Told by red over blue, which is another one in whites. distance : (h, w), from the iris' middle, radii. known, eye :
+    (h, w) bool, what is no iris, and what the chart takes for eye
+    """
+    tint = np.log(np.maximum(window[..., 0], 0.02) / np.maximum(window[..., 2], 0.02))
+    bright = window[..., 2] > np.quantile(window[..., 2][known], WHITEST)
+    white, skin = (np.median(tint[where]) if where.any() else 0.0 for where in (known & bright, ~eye))
+    if skin - white < TELLS:
+        return np.zeros(distance.shape, np.float32)
+    return smoothstep((tint - white) / (skin - white), *SKIN) * ramp(distance, *LIMBUS)
 
 
 def along(directions, gaze, radius):
@@ -272,11 +321,11 @@ def _iris_alone(model, chart, shape, texture, weight, gaze, radius):
     return (even + _inwards(seen > 0, PATCH / 10)[..., None] * (patch - even)).astype(np.float32)
 
 
-def _usual_gaze(model, track, pictures, neutral, charts):
-    """How the source's eyes mostly look, (2, 2) radians, or None if too few pictures show it; and how plainly.
+def _usual(model, track, pictures, neutral, charts, relative):
+    """How the source mostly looks, Usual, or None if too few pictures show it. relative : as of `eye_redrawer`
 
-    The latter is the median evidence of the plainer iris where it can be read. Eyes that are wide open and plain to see
-    tell most of the former. A few pictures that look aside are no proof against AHEAD.
+    How plainly is the median evidence of the plainer iris where it can be read. Eyes that are wide open and plain to
+    see tell most of the rest. A few pictures that look aside are no proof against AHEAD.
     """
     lifter, rows = Lifter(model, GRID), np.unique(np.concatenate([chart.rows for chart in charts]))
     seen, evidences = [], []
@@ -289,13 +338,16 @@ def _usual_gaze(model, track, pictures, neutral, charts):
         if most > FAINT:
             evidences.append(most)
         if least > PLAIN:
-            seen.append((min(chart.gap(shape) for chart in charts) * (least - PLAIN), [gaze for gaze, _ in read]))
+            gaps, lids = _gaps_and_lids(charts, shape)
+            seen.append((gaps.min() * (least - PLAIN), [gaze for gaze, _ in read], lids, gaps))
     if len(seen) <= len(pictures) / 4:
-        return None, 0.0
-    weights, gazes = np.array([w for w, _ in seen]), np.array([gaze for _, gaze in seen])
-    both, sure = gazes.mean(axis=1), weights.sum() / (weights.sum() + DOUBT)
+        return None
+    weights, gazes, lids, gaps = (np.array(values) for values in zip(*seen))
+    both, sure = gazes.mean(axis=1), len(seen) / (len(seen) + DOUBT)
     middle = AHEAD + sure * (np.average(both, axis=0, weights=weights) - AHEAD)
-    return middle + np.median(gazes - both[:, None], axis=0), float(np.median(evidences))
+    gaze, mean = middle + np.median(gazes - both[:, None], axis=0), lambda x: np.average(x, axis=0, weights=weights)
+    gaze = gaze if relative else _less_aside(gaze)
+    return Usual(gaze, mean(lids), mean(gaps), float(np.median(evidences)))
 
 
 def _less_aside(gazes):

@@ -74,6 +74,11 @@ class EyeChart:
         """Unit vectors from the eyeball's centre to every texel, z out of the face: (V, 3) mm -> (h, w, 3) float32."""
         return on_sphere((self.points(shape)[self.corners] * self.barycentric[..., None]).sum(axis=2))
 
+    def lid(self, shape):
+        """How far down the lower lid lies, as the gaze (2,) that looks there from the eye's middle, radians."""
+        y = shape[self.marks, 1].astype(np.float64)
+        return np.array([0, np.arcsin(np.clip((y[[4, 5]].mean() - y[[0, 3]].mean()) / EYEBALL, -1, 1))])
+
     def gap(self, shape):
         """How far the lids are apart, mm; negative where they cross."""
         y = shape[self.marks, 1].astype(np.float64)

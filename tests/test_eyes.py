@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compositing.eyes import FAINTLY, GRID, EyeRedrawer, _followed, along, eye_redrawer, take_apart
+from compositing.eyes import FAINTLY, GRID, EyeRedrawer, Usual, _followed, along, eye_redrawer, take_apart
 from compositing.gaze import IRIS, eye_charts, find_iris, gaze_vector, read_gaze
 from compositing.key_frames import neutral_source_texture
 from compositing.lids import lid_gaps
@@ -129,8 +129,9 @@ class Performance:
     def redrawer(self, **options):
         charts = eye_charts(self.model, SIZE)
         eyes = [take_apart(self.model, self.target, chart) for chart in charts]
-        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, AHEAD, charts,
-                           eye_charts(self.model, GRID), **options)
+        small, shape = eye_charts(self.model, GRID), self.model.shape(self.face.identity)
+        usual = Usual(AHEAD, np.array([c.lid(shape) for c in small]), np.array([c.gap(shape) for c in small]), 1.0)
+        return EyeRedrawer(self.model, self.target, eyes, self.track, self.shown, usual, charts, small, **options)
 
 
 def redrawn(eyes, texture, *source):
@@ -299,10 +300,11 @@ def test_a_source_s_usual_gaze_is_found(model, face):
     track, pictures, neutral = acted(model, [odd] * 6 + [odd + [30, 0]] * 2)
     eyes = eye_redrawer(model, track, face, shown, pictures, neutral)
     assert eyes._blinks
-    assert np.abs(np.degrees(eyes._rest - AHEAD) - odd).max() < 4
+    assert np.abs(np.degrees(eyes._usual.gaze - AHEAD) - odd).max() < 4
     track, pictures, neutral = acted(model, [[24.0, 0]] * 8)
     aside, kept = (eye_redrawer(model, track, face, shown, pictures, neutral, relative) for relative in (False, True))
-    assert np.degrees(aside._rest - AHEAD)[:, 0].max() < 9 and np.degrees(kept._rest - AHEAD)[:, 0].min() > 12
+    turned = [np.degrees(one._usual.gaze - AHEAD)[:, 0] for one in (aside, kept)]
+    assert turned[0].max() < 9 and turned[1].min() > 12
     lids = eye_redrawer(model, track, face, shown, {}, neutral)
     texture = np.random.default_rng(0).uniform(0, 1, (SIZE, SIZE, 3)).astype(np.float32)
     np.testing.assert_array_equal(redrawn(lids, texture, neutral.rgb, neutral.validity, 0), texture)
@@ -328,3 +330,52 @@ def test_eyes_that_rest_do_not_tremble_and_those_that_move_are_followed():
         assert 0 <= lag[:, 0].max() < most
     jump = np.radians([[0, 0]] * 3 + [[12, 0]] * 12)
     assert shown(jump)[3, 0] > 10 and abs(shown(jump)[-1, 0] - 12) < 0.5
+
+
+def test_skin_between_a_fit_s_lids_is_no_eye(model, face):
+    """A fit that opens the photo's eyes too far: what shows below an iris that rises is white, then skin."""
+    rgb, skin = face.texture.rgb.copy(), np.float32([0.75, 0.52, 0.42])
+    shape, bands = model.shape(face.identity), []
+    for chart in eye_charts(model, SIZE):
+        down = chart.directions(shape)[..., 1]
+        low = down > down[eye_area(chart)].max() - 0.15
+        rgb[chart.window] = np.where((low | (chart.weight == 0))[..., None], skin, rgb[chart.window])
+        bands.append(low & (chart.weight > 0.99))
+    lidded = replace(face, texture=Texture(rgb, face.texture.validity))
+    for chart, band in zip(eye_charts(model, SIZE), bands):
+        eye = take_apart(model, lidded, chart)
+        assert band.sum() > 50 and np.median(eye.opening[band]) < 0.1
+        assert eye.opening[(chart.weight > 0.99) & ~band].mean() > 0.95
+    whole = [take_apart(model, face, chart) for chart in eye_charts(model, SIZE)]
+    for eye in whole:                                                # without skin on it, an eye is all of its chart
+        assert eye.opening.sum() > 0.9 * eye.chart.weight.sum()
+
+
+def test_eyes_are_as_high_above_the_target_s_lids_as_above_the_source_s(model, face):
+    """A fit that lays the source's lids wrongly lays its irises likewise, and the target's eyes do not notice."""
+    cheeks = expression_of(model, cheekSquint=0.0, eyeSquint=0.6)
+    play = Performance(model, face, 2)
+    play.track.expression[1] = play.shown[1] = cheeks
+    charts = eye_charts(model, SIZE)
+    open_lids, raised = ([chart.lid(model.shape(play.face.identity, e))[1] for chart in charts] for e in (None, cheeks))
+    assert np.degrees(np.subtract(raised, open_lids)).max() < -2
+    seen = painted(model, play.face.texture.rgb, model.shape(play.face.identity, cheeks),
+                   AHEAD + np.column_stack([[0, 0], np.subtract(raised, open_lids)])).astype(np.float32)
+    eyes = play.redrawer()
+    redrawn(eyes, face.texture.rgb, play.texture([0, 0]), play.seen, 0)
+    before = eyes.state()["turn"].copy()
+    redrawn(eyes, face.texture.rgb, seen, play.seen, 1)
+    assert np.degrees(np.abs(eyes.state()["turn"] - before)).max() < 1
+
+
+def test_narrowed_eyes_do_not_look_up(model, face):
+    """Their lashes do; eyes as open as usual may."""
+    for blink, high in ((0.4, -1.0), (0.0, -5.0)):
+        play = Performance(model, face, 6)
+        play.track.expression[:] = play.shown[:] = expression_of(model, eyeBlink=blink)
+        shape, eyes = model.shape(play.face.identity, play.track.expression[0]), play.redrawer()
+        up = painted(model, play.face.texture.rgb, shape, AHEAD + np.radians([0, -12])).astype(np.float32)
+        for t in range(6):
+            redrawn(eyes, face.texture.rgb, up, play.seen, t)
+        found = np.degrees(eyes.state()["turn"])[:, 1]
+        assert (found > high).all() if blink else (found < high).all()
