@@ -3,8 +3,9 @@
 Two measures have to agree that the rendering is too sharp to be blurred. One is the energy of fine detail. The other is
 its share in all detail, from which the contrast cancels: a smooth skin in a sharp video is not taken for a soft video.
 If pores, and all fine detail together, are still stronger than the frame's, pores are made fainter by coring: soft
-light, make-up and compression take pores from a video's skin, while eyes and lips stay sharp. The frame's grain is no
-detail: it is laid over the rendering afterwards (compositing.grain).
+light, make-up and compression take pores from a video's skin, while eyes and lips stay sharp. Of what then is still
+stronger, eyes and lips among it, at most a quarter goes: a face that is all crisper than its video flickers in it. The
+frame's grain is no detail: it is laid over the rendering afterwards (compositing.grain).
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from fitting.yuv import LUMINANCE
 BLURS = np.float32([0, 0.35, 0.45, 0.55, 0.65, 0.8, 1.0, 1.25, 1.5])      # standard deviations in pixels
 COARSE = 1.5                 # pixels: what is broader is no fine detail
 FAINTEST = 0.5               # of the contrast of pores that is left at least
+FAINTEST_EDGES = 0.75        # likewise of all fine detail
 PORES = 3.0                  # times the usual detail: what is stronger is no pore
 LEVEL = 0.5 / 255            # detail that 8 bits show; a frame with less is black or white, and says nothing of pores
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
@@ -68,15 +70,15 @@ class SharpnessMatch:
 
     def reset(self):
         """Forgets the frames before: a cut, or frames left out."""
-        self._blur = self._contrast = None
+        self._blur = self._contrast = self._edges = None
 
     def state(self):
         """What it remembers, as plain data (see fitting.checkpoint)."""
-        return {"blur": self._blur, "contrast": self._contrast}
+        return {"blur": self._blur, "contrast": self._contrast, "edges": self._edges}
 
     def restore(self, state):
         """Goes on from a state."""
-        self._blur, self._contrast = state["blur"], state["contrast"]
+        self._blur, self._contrast, self._edges = state["blur"], state["contrast"], state["edges"]
 
     def __call__(self, frame, rgb, inside):
         """The rendering, blurred if it is sharper than the frame, and its pores as faint; never sharpened.
@@ -105,7 +107,13 @@ class SharpnessMatch:
             stronger = detail(soft, inside[part])[0] > wanted[0]
             contrast = float(np.clip(ratio, FAINTEST, 1)) if stronger else 1.0
             self._contrast = _remembered(self._contrast, contrast)
-        return _cored(_blurred(rgb, self._blur), 1 if self._contrast is None else self._contrast, inside)
+        made = _cored(_blurred(rgb, self._blur), 1 if self._contrast is None else self._contrast, inside)
+        have = detail(made[part] @ LUMINANCE, inside[part])[0]
+        edges = float(np.clip(np.sqrt(wanted[0] / max(have, 1e-9)), FAINTEST_EDGES, 1))
+        self._edges = _remembered(self._edges, edges)
+        if self._edges > 0.98:
+            return made
+        return made - np.float32(1 - self._edges) * (made - cv2.GaussianBlur(made, (0, 0), COARSE))
 
 
 def _least_blur(grey, inside, wanted):

@@ -8,8 +8,8 @@ below the nose is a beard at the border, too, and says nothing, or it would be b
 person's own tone as much is kept as SKIN says:
 
     source   nothing: the skin's mean is the source's everywhere
-    auto     half, of the brightness up to AUTO_KEEPS, about what passes for shadow beside a neck of the other tone, and
-             of the colour up to AUTO_COLOUR: all of it taken away would turn a tan skin's paler parts lilac
+    auto     AUTO_SHARE, of the brightness up to AUTO_KEEPS and of the colour up to AUTO_COLOUR: less than what is seen
+             beside the neck. Twice as much looks like a mask and brings a face's descriptor nearer by only .003
     target   all of it; where two people differ much, the border shows it
 
 Eyes, lips and mouth have no skin: what makes one person's skin out of another's would make them glow. The eyes get what
@@ -44,9 +44,10 @@ LIPS_KEEP = 0.15             # of the ratio's logarithm
 LEAST = 12                   # vertices of eyes or lips that say something
 OPENING = 0.2, 0.5           # share of the mouth's vertices seen up to which it is closed, and from which on it is open
 BEARD = 0.15                 # of the ratio's logarithm over the mean: with more, what is dark on the target is a beard
-AUTO_KEEPS, AUTO_COLOUR = 0.22, 0.12      # of the ratio's logarithm: of its mean over the channels, and of the rest
+AUTO_SHARE = 0.35            # of the person's own tone
+AUTO_KEEPS, AUTO_COLOUR = 0.10, 0.04      # of the ratio's logarithm: of its mean over the channels, and of the rest
 BORDER = 6.0                 # cells from the face's border inwards over which its own tone comes in
-KEEPS = {"source": (0.0, 0.0, 0.0), "auto": (0.5, AUTO_KEEPS, AUTO_COLOUR), "target": (1.0, np.inf, np.inf)}
+KEEPS = {"source": (0.0, 0.0, 0.0), "auto": (AUTO_SHARE, AUTO_KEEPS, AUTO_COLOUR), "target": (1.0, np.inf, np.inf)}
 SKIN = tuple(KEEPS)
 
 

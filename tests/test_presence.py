@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from compositing.presence import FADE, Mask, presence
-from compositing.sharpness import BLURS, MEMORY, SharpnessMatch, _blurred, _least_blur, detail, usual_detail
+from compositing.sharpness import (
+    BLURS,
+    FAINTEST_EDGES,
+    MEMORY,
+    SharpnessMatch,
+    _blurred,
+    _least_blur,
+    detail,
+    usual_detail,
+)
 from facemodel.errors import InputError
 from fitting.video_reader import Span
 from tests import clips
@@ -78,12 +87,28 @@ rgb = lambda grey: np.repeat(grey[..., None], 3, axis=2)
 
 @pytest.mark.parametrize("sigma", [0.5, 0.9])
 def test_a_rendering_gets_the_blur_of_the_frame(sigma):
-    """Frame and rendering are of one picture, the frame blurred and of half the contrast."""
-    frame = 0.25 + 0.5 * cv2.GaussianBlur(NOISE, (0, 0), sigma)
+    """Frame and rendering are of one picture, the frame blurred, of the same contrast or of half."""
+    for contrast in (1.0, 0.5):
+        frame = 0.5 + contrast * (cv2.GaussianBlur(NOISE, (0, 0), sigma) - 0.5)
+        match = SharpnessMatch()
+        out = match(rgb(frame), rgb(NOISE), INSIDE)
+        assert match.state()["blur"] == pytest.approx(sigma, abs=0.12)
+        if contrast == 1:
+            assert detail(out[..., 0], INSIDE)[1] == pytest.approx(detail(frame, INSIDE)[1], rel=0.2)
+
+
+@pytest.mark.parametrize("contrast", [0.95, 0.8, 0.4])
+def test_a_rendering_with_stronger_edges_comes_down_to_the_frame_s(contrast):
+    """By a quarter at most; the frame has the same amount of coarse detail, so that it is no softer."""
+    lines = np.abs(np.sin(np.arange(160) / 4.1)) > 0.97
+    edges = np.where(lines, 0.4, 0).astype(np.float32) * np.ones((160, 1), np.float32)
+    frame = rgb(0.3 + contrast * edges)
     match = SharpnessMatch()
-    out = match(rgb(frame), rgb(NOISE), INSIDE)
-    assert match.state()["blur"] == pytest.approx(sigma, abs=0.12)
-    assert detail(out[..., 0], INSIDE)[1] == pytest.approx(detail(frame, INSIDE)[1], rel=0.2)
+    out = match(frame, rgb(0.3 + edges), INSIDE)
+    assert match.state()["edges"] == pytest.approx(max(contrast, FAINTEST_EDGES), abs=0.03)
+    fall = np.sqrt(detail(out[..., 0], INSIDE)[0] / detail(0.3 + edges, INSIDE)[0])
+    assert fall == pytest.approx(max(contrast, FAINTEST_EDGES), abs=0.06)
+    assert match.state()["blur"] < 0.2
 
 
 def test_smooth_but_less_contrast_is_not_blurred_further():
@@ -127,7 +152,7 @@ def test_sharpness_remembers():
     assert again.state() == match.state()
     match.reset()
     match(sharp, sharp, INSIDE)
-    assert match.state() == {"blur": 0, "contrast": 1}
+    assert match.state() == {"blur": 0, "contrast": 1, "edges": 1}
 
 
 def test_a_black_frame_says_nothing_of_pores():

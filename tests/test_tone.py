@@ -3,7 +3,18 @@ import numpy as np
 import pytest
 
 from compositing import seam
-from compositing.tone import AUTO_COLOUR, LARGEST, LIPS_KEEP, LOCAL, MEMORY, SHADE, WHITE, ToneMatch, least_eyes
+from compositing.tone import (
+    AUTO_COLOUR,
+    AUTO_SHARE,
+    LARGEST,
+    LIPS_KEEP,
+    LOCAL,
+    MEMORY,
+    SHADE,
+    WHITE,
+    ToneMatch,
+    least_eyes,
+)
 from fitting.lift import Texture
 
 SIDE = 60
@@ -27,10 +38,10 @@ def test_source_tone_takes_the_constant_ratio_everywhere():
 
 GREY = np.log(RATIO).mean()
 COLOUR = np.log(RATIO) - GREY
+AUTO = AUTO_SHARE * GREY + COLOUR * min(AUTO_SHARE, AUTO_COLOUR / np.linalg.norm(COLOUR))
 
 
-@pytest.mark.parametrize("keep, kept", [("target", np.log(RATIO)),
-                                        ("auto", 0.5 * GREY + COLOUR * min(0.5, AUTO_COLOUR / np.linalg.norm(COLOUR)))])
+@pytest.mark.parametrize("keep, kept", [("target", np.log(RATIO)), ("auto", AUTO)])
 def test_own_tone_stays_inside_and_the_border_meets_the_source(keep, kept):
     gain = match(keep).gain(TARGET * RATIO, TARGET, ALL)
     assert np.allclose(np.log(gain[MIDDLE]), np.log(RATIO) - kept, atol=1e-3)
