@@ -62,8 +62,8 @@ STILL = np.radians(4.0)      # a turn within a frame that is no jump of the eyes
 FOLLOWS, JUMPS = 0.4, 0.9    # share of it that is followed at once, and of a jump
 TREMBLES = np.radians([1.0, 2.5])    # up to the first a turn is rather misread, from the second on it is none
 FAINTLY = 0.12               # share of such a one that is followed at once
-ALONE = 0.25                 # evidence that one eye is believed to have more of than the other
-LOWERED = 0.6, 0.95          # of the usual gap: up to this eyes do not look up, from that on they may
+ALONE = 0.25                 # evidence that one eye is believed to have more of than the other, if its lid is up
+LOWERED = 0.6, 0.95          # of the usual gap: up to this lids are lowered, and eyes do not look up; from that on not
 FAINT = 0.1                  # evidence of an iris up to which an eye stays as the method infers it
 RISES = 0.4                  # of the way from there to one that is drawn, within a frame
 GONE = 0.1, 0.2              # evidence of irises up to which eyes are closed, and from which on they are open
@@ -180,11 +180,11 @@ class EyeRedrawer:
         shape = self._model.shape(track.identity, track.expression[t], rows=self._rows)
         usual, gaps, lids = self._usual, *_gaps_and_lids(self._charts, shape)
         read = [read_gaze(chart, shape, texture, validity, gaze) for chart, gaze in zip(self._charts, usual.gaze)]
-        given, winks = [evidence for _, evidence in read], np.zeros(2)
+        given, winks, raised = [evidence for _, evidence in read], np.zeros(2), ramp(gaps / usual.gap, *LOWERED)
         if None not in given:
-            winks = self._blinks * _winking(given, gaps)
-            given = [min(evidence, other + ALONE + wink)            # a reflection is in one eye, a gaze in both
-                     for evidence, other, wink in zip(given, given[::-1], winks[::-1])]
+            winks = self._blinks * _winking(given, gaps) * raised[::-1]
+            given = [min(evidence, other + ALONE * high + wink)     # a reflection is in one eye, a gaze in both
+                     for evidence, other, high, wink in zip(given, given[::-1], raised, winks[::-1])]
         seen = [evidence for evidence in given if evidence is not None]
         if seen:
             plain, gone = float(ramp(max(seen), FAINT, PLAIN)), float(ramp(max(seen), *GONE[::-1]))
@@ -196,7 +196,7 @@ class EyeRedrawer:
         trust = np.array([max((evidence or 0) - PLAIN, 0) for evidence in given])
         before = np.zeros((2, 2)) if self._turn is None else self._turn
         turns = np.array([gaze for gaze, _ in read]) - lids - (usual.gaze - usual.lid)
-        turns[:, 1] *= np.where(turns[:, 1] < 0, ramp(gaps / usual.gap, *LOWERED), 1)
+        turns[:, 1] *= np.where(turns[:, 1] < 0, raised, 1)
         self._turn = before if not trust.any() else _followed(self._turn, turns, trust)
 
 

@@ -379,3 +379,16 @@ def test_narrowed_eyes_do_not_look_up(model, face):
             redrawn(eyes, face.texture.rgb, up, play.seen, t)
         found = np.degrees(eyes.state()["turn"])[:, 1]
         assert (found > high).all() if blink else (found < high).all()
+
+
+def test_a_reflection_in_one_lowered_eye_keeps_neither_open(model, face):
+    """A blink behind glasses: landmarks leave both lids half open, and one lens mirrors something dark."""
+    play, other = Performance(model, face, 5), eye_charts(model, SIZE)[1]
+    play.track.expression[1:] = play.shown[1:] = expression_of(model, eyeBlink=0.45)
+    eyes = play.redrawer()
+    redrawn(eyes, face.texture.rgb, play.texture([0, 0]), play.seen, 0)
+    glare = play.texture([30, 12])
+    glare[other.window] += other.weight[..., None] * (np.float32([0.6, 0.45, 0.4]) - glare[other.window])
+    for t in range(1, 5):
+        redrawn(eyes, face.texture.rgb, glare, play.seen, t)
+    assert (lid_gaps(model, face.identity, eyes.expression[None])[0] < 1.5).all()
