@@ -62,8 +62,7 @@ class Grain:
     def drawn(self, number, height, width):
         """The grain of a frame: (height, width, 3) float32, the same for the same `number` >= 0."""
         top, left = np.random.default_rng(number).integers(TILE, size=2)
-        rows, columns = (np.arange(n) % TILE for n in (height, width))
-        return np.roll(self.tile, (-top, -left), axis=(0, 1))[rows[:, None], columns]
+        return self.tile[np.ix_((top + np.arange(height)) % TILE, (left + np.arange(width)) % TILE)]
 
 
 def grain_of(pairs):

@@ -260,7 +260,7 @@ def _compositor(model, source, track, person, method, detector, things, timer, *
     looked_at, rows = np.union1d(calm, spread_frames(track)), frames_in_a_row(track)
     with timer("first look"):
         every = pictures_of(source, track, np.unique([*looked_at, *rows, *(rows - 1)]))
-        pictures = {t: every[t] for t in looked_at}
+        pictures = {int(t): every[t] for t in looked_at}
         grain = grain_of([(every[t], every[t - 1], track.landmarks[t]) for t in rows])
         del every
         seat = fitted_seat(model, person, shown, track, pictures, detector)

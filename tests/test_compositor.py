@@ -2,10 +2,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
 from compositing.compositor import MOST_WAITING, Compositor
+from compositing.grain import Grain
 from compositing.presence import presence
 from compositing.target import reduced
 from compositing.virtual import virtual_face
@@ -146,3 +148,21 @@ def test_what_changes_slowly_beside_a_still_face_is_seen(model, act):
         patch.setattr(Compositor, "_lift", lambda self, item: seen.append(item.again) or made(self, item))
         finished(model, taken(track, np.full(30, 2)), shown)
     assert seen[1:4] == [True] * 3 and seen[4:].count(False) >= 3
+
+
+def test_a_grainy_video_s_face_is_grainy_in_every_frame_anew(model, act):
+    """All over the face, as strong as said; nothing of it lies beside the face, and a repeated frame repeats it."""
+    pictures, track = act
+    grain = Grain.of(np.full((3, 3), 6 / 255))
+    plain, grainy = (finished(model, taken(track, SHOWN), [pictures[k] for k in SHOWN], grain=g) for g in (None, grain))
+    drawn = []
+    for (picture, alpha), (other, its) in zip(plain, grainy):
+        face = (alpha == 1) & (its == 1)
+        high = lambda x: x - cv2.GaussianBlur(x, (0, 0), 1.4)
+        drawn.append(high(other - picture)[face])
+        np.testing.assert_array_equal(picture[(alpha == 0) & (its == 0)], other[(alpha == 0) & (its == 0)])
+    expected = high(grain.drawn(0, 300, 300)).std()
+    assert np.std(drawn[0]) == pytest.approx(expected, rel=0.3)
+    for k in range(1, len(drawn)):
+        same = len(drawn[k]) == len(drawn[k - 1]) and np.array_equal(drawn[k], drawn[k - 1])
+        assert same == AGAIN[k]
