@@ -121,9 +121,11 @@ def test_a_covered_face_is_not_trusted_and_is_again_when_it_is_free(model, perso
         assert (fitted.status == "ok") == (t not in COVERED), (t, fitted.status, fitted.confidence)
         if t < COVERED.start:
             np.testing.assert_array_equal(fitted.frame.expression, before.frame.expression)
-    # the free half still holds the head: it hardly turns, and two frames later hardly anything is left
+    # the free half still holds the head: it hardly turns, and two frames later hardly anything is left. A lost frame's
+    # turn is used by nobody; with landmarks .02 pixels elsewhere, or on another processor, it is 4.6 to 6.2 degrees
     for t in COVERED:
-        assert degrees_between(found[t].frame.rotation, usual[t].frame.rotation) < 6
+        most = 8 if found[t].status == "lost" else 6
+        assert degrees_between(found[t].frame.rotation, usual[t].frame.rotation) < most
     after = [degrees_between(f.frame.rotation, u.frame.rotation) for f, u in zip(found, usual)][COVERED.stop + 1:]
     assert after[0] < 0.3 and after[-1] < 0.6               # in the last frame two poses explain the laugh about alike
     a, b = (model.shape(person.shared.identity, f[-1].frame.expression)[model.landmarks] for f in (found, usual))
