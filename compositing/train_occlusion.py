@@ -32,6 +32,7 @@ from fitting.progress import progress_bar
 from fitting.video_reader import VideoReader
 from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
+from texgan.generator import has_bfloat16
 from texgan.perform import skins_of
 from texgan.rendered import SCRIPT, draw_actor, draw_setup, perform
 from texgan.split import TEST
@@ -217,7 +218,7 @@ def train(name, bases, rng, count, passes, minutes=None, show=True, start=None):
                 group["lr"] = highest * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-5
             x, y = _batch(rng, drawn, rng.integers(0, count, batch))
             y = nn.functional.avg_pool2d(y, settings["detail"]) if settings["detail"] > 1 else y
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                 logits = network(x.contiguous(memory_format=torch.channels_last)).float()
             loss = nn.functional.binary_cross_entropy_with_logits(logits, y) + _dice(logits, y)
             optimiser.zero_grad()

@@ -33,7 +33,7 @@ class TrainSettings:
     feature_weight: float = FEATURE_WEIGHT
     augment: bool = True
     change: bool = True               # predict a change of the neutral texture, or the texture itself
-    half: bool = True                 # compute in bfloat16 where autocast does, on a GPU or the CPU
+    half: bool = True                 # compute in bfloat16 where autocast does, on a GPU or a CPU that has it
 
 
 class State:

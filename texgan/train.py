@@ -34,6 +34,7 @@ from fitting.lift import BRIGHTEST
 from fitting.progress import progress_bar
 from texgan.checkpoint import GRAIN, MU, RATES, State, TrainSettings, data_hash, read_metadata, write_tensors
 from texgan.dataset import check_chart, read_dataset
+from texgan.generator import has_bfloat16
 from texgan.losses import adversarial_loss, grain_loss, masked_l1, to_network
 from texgan.runlog import RunLog, check_installed
 from texgan.sampling import FEATURE_WEIGHT, NONE, Examples, Masks
@@ -80,7 +81,8 @@ class Trainer:
         return self._state.average
 
     def _cast(self):
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.half)
+        able = self._device.type != "cpu" or has_bfloat16()
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.half and able)
 
     def predict(self, network, source, neutral):
         """The target's texture in [-1, 1] units."""

@@ -31,6 +31,7 @@ from facemodel.symmetry import INNER, mirrored_identity
 from fitting.dense_landmarks import SIZE, DenseLandmarkNetwork
 from fitting.detection import FaceDetector
 from texgan.checkpoint import half_precision, write_tensors
+from texgan.generator import has_bfloat16
 from texgan.headshots import STORED
 from texgan.landmark_examples import Examples, draw, keep, kept, pictures_in, skins_and_photos
 from texgan.split import TEST, VALIDATION
@@ -204,7 +205,7 @@ def train(shots, photos, steps, seed=0, held_out=None, show=True, start=None, id
                 chosen = torch.randint(len(examples), (k,), generator=generator)
                 parts.append(augmented(examples, chosen, generator, identity_mirror))
         pictures, *wanted = (torch.cat(p) for p in zip(*parts))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             seen = network(pictures.contiguous(memory_format=torch.channels_last))
         loss = loss_of(seen, *wanted, 1.0 if start else min(1.0, step / (steps * DISTANCE_FIRST)))
         if not torch.isfinite(loss):
