@@ -19,24 +19,25 @@ COARSE = 1.5                 # pixels: what is broader is no fine detail
 FAINTEST = 0.5               # of the contrast of pores that is left at least
 FAINTEST_EDGES = 0.75        # likewise of all fine detail
 PORES = 3.0                  # times the usual detail: what is stronger is no pore
-LEVEL = 0.5 / 255            # detail that 8 bits show; a frame with less is black or white, and says nothing of pores
+LEVEL = 0.5 / 255            # detail that 8 bits show; a frame with less is black or white, and says nothing of detail
 MEMORY = 0.9                 # share of the past that is kept from frame to frame
 BESIDE_GRAIN = 0.1           # of a frame's detail that is no grain, at least: grain is not the same everywhere
 
 
-def energies(grey, inside):
-    """Energy of the finest detail and of the somewhat coarser one: (2,) float64, >= 0.
+def energy(grey, inside):
+    """Energy of the finest detail, float >= 0. grey : (h, w) float32. inside : (h, w) bool, where detail counts"""
+    return float(np.var(cv2.Laplacian(grey, cv2.CV_32F)[inside]))
 
-    grey : (h, w) float32. inside : (h, w) bool, where detail counts
-    """
-    return np.array([np.var(cv2.Laplacian(a, cv2.CV_32F)[inside], dtype=np.float64)
-                     for a in (grey, cv2.GaussianBlur(grey, (0, 0), COARSE))])
+
+def energies(grey, inside):
+    """Energy of the finest detail and of the somewhat coarser one: (2,) float64. Parameters as of `energy`."""
+    return np.array([energy(a, inside) for a in (grey, cv2.GaussianBlur(grey, (0, 0), COARSE))])
 
 
 def detail(grey, inside, grain=0.0):
     """Energy of the finest detail, and that over the energy of the somewhat coarser one: (2,) float64, >= 0.
 
-    grey, inside : as of `energies`. grain : (2,), energies that are grain's
+    grey, inside : as of `energy`. grain : (2,), energies that are grain's
     """
     fine, coarse = _without(energies(grey, inside), grain)
     return np.array([fine, fine / max(coarse, 1e-9)])
@@ -104,14 +105,14 @@ class SharpnessMatch:
         soft = _blurred(grey, self._blur)
         if usual > LEVEL:
             ratio = usual / max(usual_detail(soft, inside[part]), 1e-9)
-            stronger = detail(soft, inside[part])[0] > wanted[0]
+            stronger = energy(soft, inside[part]) > wanted[0]
             contrast = float(np.clip(ratio, FAINTEST, 1)) if stronger else 1.0
             self._contrast = _remembered(self._contrast, contrast)
         made = _cored(_blurred(rgb, self._blur), 1 if self._contrast is None else self._contrast, inside)
-        have = detail(made[part] @ LUMINANCE, inside[part])[0]
-        edges = float(np.clip(np.sqrt(wanted[0] / max(have, 1e-9)), FAINTEST_EDGES, 1))
-        self._edges = _remembered(self._edges, edges)
-        if self._edges > 0.98:
+        if wanted[0] > LEVEL ** 2:
+            ratio = wanted[0] / max(energy(made[part] @ LUMINANCE, inside[part]), 1e-9)
+            self._edges = _remembered(self._edges, float(np.clip(np.sqrt(ratio), FAINTEST_EDGES, 1)))
+        if self._edges is None or self._edges > 0.98:
             return made
         return made - np.float32(1 - self._edges) * (made - cv2.GaussianBlur(made, (0, 0), COARSE))
 

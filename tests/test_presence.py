@@ -158,7 +158,7 @@ def test_sharpness_remembers():
 def test_a_black_frame_says_nothing_of_pores():
     match, rendered = SharpnessMatch(), rgb(0.5 + 0.06 * (NOISE - NOISE.mean()))
     match(np.zeros_like(rendered), rendered, INSIDE)
-    assert match.state()["contrast"] is None
+    assert match.state()["contrast"] is None and match.state()["edges"] is None
 
 
 def test_the_least_blur_is_that_of_all_of_them_tried():
