@@ -149,6 +149,13 @@ class MorphableModel:
         """(F, 3) int32, triangles[sampled_index]."""
         return self.triangles[self.sampled_index]
 
+    @cached_property
+    def sampled_vertices(self):
+        """(V,) bool, the corners of sampled_triangles."""
+        sampled = np.zeros(self.vertex_count, bool)
+        sampled[self.sampled_triangles] = True
+        return sampled
+
     def shape(self, identity=None, expression=None, rows=None):
         """Vertices of a face (equation 1).
 
@@ -156,7 +163,7 @@ class MorphableModel:
         ----------
         identity : (n,) float, n <= n_id, standard deviations; default the mean
         expression : (n_exp,) float; default neutral
-        rows : (R,) int, optional: only these vertices are computed, the others are undefined
+        rows : (R,) int, optional: only these vertices are computed, the others are zero
 
         Returns
         -------
@@ -177,7 +184,7 @@ class MorphableModel:
             control = control + self.control_expression @ np.asarray(expression, np.float32)
         if rows is None:
             return self.refine @ control
-        vertices = np.empty((self.vertex_count, 3), np.float32)
+        vertices = np.zeros((self.vertex_count, 3), np.float32)
         _multiply_rows(self.refine.indptr, self.refine.indices, self.refine.data, control, rows, vertices)
         return vertices
 

@@ -87,16 +87,17 @@ def _cross(a, b, out):
 def _add_columns(rows, first, factor, corners, basis):
     """rows (3, columns) += sum over corners and axes of factor (3 channels, corners, axes) times basis (V, 3, K)."""
     count = basis.shape[2]
-    r0, r1, r2 = rows[0], rows[1], rows[2]
+    # windows of the rows, since an index that might be negative keeps the loop from being vectorised
+    r0, r1, r2 = rows[0, first:first + count], rows[1, first:first + count], rows[2, first:first + count]
     for corner in range(3):
-        v = corners[corner]
-        for axis in range(3):
-            f0, f1, f2 = factor[0, corner, axis], factor[1, corner, axis], factor[2, corner, axis]
-            b = basis[v, axis]
-            for k in range(count):
-                r0[first + k] += f0 * b[k]
-                r1[first + k] += f1 * b[k]
-                r2[first + k] += f2 * b[k]
+        f, g, h = factor[0, corner], factor[1, corner], factor[2, corner]
+        fx, fy, fz, gx, gy, gz, hx, hy, hz = f[0], f[1], f[2], g[0], g[1], g[2], h[0], h[1], h[2]
+        bx, by, bz = basis[corners[corner], 0], basis[corners[corner], 1], basis[corners[corner], 2]
+        for k in range(count):
+            x, y, z = bx[k], by[k], bz[k]
+            r0[k] += fx * x + fy * y + fz * z
+            r1[k] += gx * x + gy * y + gz * z
+            r2[k] += hx * x + hy * y + hz * z
 
 
 @njit(cache=True, parallel=True, fastmath=True)
@@ -168,8 +169,9 @@ def _evaluate(vertices, triangles, triangle, barycentric, albedo, image, rotatio
                         shade[corner] = -shading[c] * barycentric[n, corner]
                     b0, b1, b2 = (albedo_basis[corners[0], c], albedo_basis[corners[1], c],
                                   albedo_basis[corners[2], c])
+                    own = row[columns[ALBEDO]:columns[ALBEDO] + b0.shape[0]]
                     for k in range(b0.shape[0]):
-                        row[columns[ALBEDO] + k] = shade[0] * b0[k] + shade[1] * b1[k] + shade[2] * b2[k]
+                        own[k] = shade[0] * b0[k] + shade[1] * b1[k] + shade[2] * b2[k]
                 if columns[IDENTITY] >= 0 or columns[EXPRESSION] >= 0:
                     # d(n/|n|) = (I - n n^T) dn / |n| with dn = de1 x e2 + e1 x de2, model space
                     for k in range(3):

@@ -274,7 +274,7 @@ class _Problem:
     def look(self, shared, frames):
         """Renews visibility and outlines."""
         for i, (frame, view) in enumerate(zip(frames, self.views)):
-            vertices = self.model.express(self._neutral_of(shared), frame.expression)
+            vertices = self.model.express(self._neutral_of(shared), frame.expression, self._rows_in_view(view))
             self._shapes[i] = (shared.identity, frame.expression, vertices)
             self.landmarks[i] = slide_jaw(self.model, vertices, shared, frame, view)
             needed = np.zeros(self.model.vertex_count, bool)
@@ -287,6 +287,13 @@ class _Problem:
                         self._prepared[i] = self.engine.term.prepare(view.image, self.samples[i])
                     needed[self.model.triangles[self.samples[i].triangle]] = True
             self._rows[i] = np.flatnonzero(needed)
+
+    def _rows_in_view(self, view):
+        """Vertices that may be looked at in a view."""
+        model = self.model
+        needed = model.sampled_vertices.copy() if self.settings.w_colour else np.zeros(model.vertex_count, bool)
+        needed[view.landmarks.vertices] = needed[model.contour_paths] = needed[model.landmarks] = True
+        return np.flatnonzero(needed)
 
     def energy(self, shared, frames):
         s = self.settings

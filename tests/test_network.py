@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from texgan.network import Generator, PatchDiscriminator
+from texgan.network import DoublingConv, Generator, PatchDiscriminator
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,25 @@ def test_the_change_depends_on_both_textures(generator):
     source, neutral = (x.requires_grad_(True) for x in inputs(1))
     generator(source, neutral).abs().sum().backward()
     assert source.grad.abs().sum() > 0 and neutral.grad.abs().sum() > 0
+
+
+def test_a_doubling_convolution_is_one_of_the_enlarged_picture():
+    torch.manual_seed(0)
+    conv, x, skip = DoublingConv(2, 3, 5), torch.randn(2, 2, 7, 6), torch.randn(2, 3, 14, 12)
+    plain = F.conv2d(torch.cat([F.interpolate(x, scale_factor=2), skip], dim=1), conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(x, skip), plain, rtol=0, atol=1e-5)
+    gradient = [torch.autograd.grad((y ** 2).sum(), conv.weight)[0] for y in (conv(x, skip), plain)]
+    torch.testing.assert_close(*gradient, rtol=1e-4, atol=1e-3)
+
+
+def test_a_frozen_generator_makes_the_same():
+    torch.manual_seed(0)
+    network = Generator(channels=4, depth=5, size=64, maps=2)
+    torch.nn.init.normal_(network.last.weight, 0, 0.1)
+    before = network(*inputs(1))
+    frozen = network.freeze()(*inputs(1))
+    assert before.requires_grad and not frozen.requires_grad
+    torch.testing.assert_close(frozen, before.detach(), rtol=0, atol=1e-6)
 
 
 def test_a_patch_is_70_texels():

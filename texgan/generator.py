@@ -56,7 +56,7 @@ class TextureGenerator:
         self._network = Generator(**json.loads(self.meta["architecture"]))
         self._network.load_state_dict({k: v.float() for k, v in tensors.items() if not k.startswith("mean_change.")})
         self._device, self._is_change = torch.device(device), self.meta["change"] == "1"
-        self._network.to(self._device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._network.to(self._device, memory_format=torch.channels_last).freeze()
         self.size = self._network.settings["size"]
         self.masks = Masks.of(model, self.size)
 

@@ -26,7 +26,40 @@ class Down(nn.Module):
         self.conv = nn.Conv2d(a, b, 4, 2, 1)
 
     def forward(self, x):
-        return F.leaky_relu(self.conv(x), SLOPE)
+        return F.leaky_relu(self.conv(x), SLOPE, inplace=True)
+
+
+class DoublingConv(nn.Conv2d):
+    """A 3 x 3 convolution of x at twice its resolution (nearest) and of a skip, laid on each other as channels.
+
+    Some of the nine texels under the kernel are the same one of x, so that their weights can be added up beforehand:
+    that part is a transposed 4 x 4 convolution, which takes 4/9 of the operations, and nothing need be enlarged.
+
+    Parameters
+    ----------
+    a, skip, b : int, channels of x, of the skip and of the result
+    """
+
+    def __init__(self, a, skip, b):
+        super().__init__(a + skip, b, 3, 1, 1)
+        self._doubled, self._frozen = a, None
+
+    def forward(self, x, skip):
+        """(N, a, s, s), (N, skip, 2s, 2s) -> (N, b, 2s, 2s)."""
+        of_x, of_skip = self._frozen or self._split()
+        out = F.conv2d(skip, of_skip, self.bias, padding=1)
+        out += F.conv_transpose2d(x, of_x, stride=2, padding=1)
+        return out
+
+    def freeze(self):
+        """Adds the weights up once: from now on they neither change nor move to another device."""
+        with torch.no_grad():
+            self._frozen = tuple(w.contiguous(memory_format=torch.channels_last) for w in self._split())
+
+    def _split(self):
+        fold = lambda a, b, c, dim: torch.stack([c, b + c, a + b, a], dim)
+        rows = fold(*self.weight[:, :self._doubled].unbind(2), 2)
+        return fold(*rows.unbind(3), 3).transpose(0, 1), self.weight[:, self._doubled:]
 
 
 class Up(nn.Module):
@@ -34,11 +67,10 @@ class Up(nn.Module):
 
     def __init__(self, a, skip, b):
         super().__init__()
-        self.conv = nn.Conv2d(a + skip, b, 3, 1, 1)
+        self.conv = DoublingConv(a, skip, b)
 
     def forward(self, x, skip):
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.leaky_relu(self.conv(torch.cat([x, skip], dim=1)), SLOPE)
+        return F.leaky_relu(self.conv(x, skip), SLOPE, inplace=True)
 
 
 class Generator(nn.Module):
@@ -62,7 +94,7 @@ class Generator(nn.Module):
         self.up = nn.ModuleList(Up(a, s + e, s) for a, s, e in zip([wide[-1], *skips], skips, extra))
         sizes = [size >> (depth - 1 - k) for k in range(depth - 1)]
         self.maps = nn.ParameterList(nn.Parameter(0.1 * torch.randn(1, e, s, s)) for e, s in zip(extra, sizes) if e)
-        self.head = nn.Conv2d(channels + 6, channels, 3, 1, 1)
+        self.head = DoublingConv(channels, 6, channels)
         self.last = nn.Conv2d(channels, 3, 3, 1, 1)
         self.everywhere = nn.Parameter(torch.zeros(1, 3, size, size))
         for module in self.modules():
@@ -70,6 +102,14 @@ class Generator(nn.Module):
                 nn.init.kaiming_normal_(module.weight, SLOPE)
                 nn.init.zeros_(module.bias)
         nn.init.zeros_(self.last.weight)
+
+    def freeze(self):
+        """Readies the network for inference: its weights do not change any more."""
+        self.eval().requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, DoublingConv):
+                module.freeze()
+        return self
 
     def forward(self, source, neutral):
         """The change of the target's neutral texture: two (N, 3, s, s) in [-1, 1] -> (N, 3, s, s) in [-2, 2]."""
@@ -85,8 +125,7 @@ class Generator(nn.Module):
                 own = maps[k - len(self.up) + len(maps)].expand(len(x), -1, -1, -1).to(skip.dtype)
                 skip = torch.cat([skip, own], dim=1)
             x = up(x, skip)
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = F.leaky_relu(self.head(torch.cat([x, given.to(x.dtype)], dim=1)), SLOPE)
+        x = F.leaky_relu(self.head(x, given), SLOPE, inplace=True)
         return CHANGE * torch.tanh((self.last(x).float() + self.everywhere) / CHANGE)
 
 
