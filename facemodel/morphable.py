@@ -182,8 +182,7 @@ class MorphableModel:
         """Vertices (V, 3) of a face whose control mesh without expression (`neutral`) is known; see `shape`."""
         if expression is not None:
             control = control + self.control_expression @ np.asarray(expression, np.float32)
-        if rows is None:
-            return self.refine @ control
+        rows = np.arange(self.vertex_count) if rows is None else rows
         vertices = np.zeros((self.vertex_count, 3), np.float32)
         _multiply_rows(self.refine.indptr, self.refine.indices, self.refine.data, control, rows, vertices)
         return vertices
