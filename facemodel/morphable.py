@@ -111,7 +111,7 @@ class MorphableModel:
     @cached_property
     def mean(self):
         """(V, 3) float32, the mean face."""
-        return self.refine @ self.control_mean
+        return self.express(self.control_mean)
 
     @cached_property
     def identity_basis(self):
