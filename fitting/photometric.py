@@ -14,6 +14,7 @@ from facemodel.light import C0, C1, C2, C3, C4
 from fitting.parameters import TRANSLATION_UNIT
 
 IDENTITY, ALBEDO, FOCAL, EXPRESSION, ROTATION, TRANSLATION, LIGHT = range(7)
+CHUNK = 64                   # samples that a thread takes at once
 _BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
 
 
@@ -100,100 +101,112 @@ def _add_columns(rows, first, factor, corners, basis):
             r2[k] += hx * x + hy * y + hz * z
 
 
-@njit(cache=True, parallel=True, fastmath=True)
-def _evaluate(vertices, triangles, triangle, barycentric, albedo, image, rotation, translation, focal, centre, light,
-              columns, identity_basis, albedo_basis, expression_basis, residual, jacobian):
-    """Fills residual (N, 3) and, unless it is empty, jacobian (3 N, columns); columns[block] is -1 for absent ones."""
+@njit(cache=True, fastmath=True, nogil=True)
+def _evaluate(first, last, vertices, triangles, triangle, barycentric, albedo, image, rotation, translation, focal,
+              centre, light, columns, identity_basis, albedo_basis, expression_basis, residual, jacobian):
+    """Fills residual (N, 3) and, unless it is empty, jacobian (3 N, columns) for the samples from first to last.
+
+    columns[block] is -1 for absent ones.
+    """
     wanted = jacobian.shape[0] > 0
-    chunk = 64
-    for block in prange((triangle.shape[0] + chunk - 1) // chunk):
-        point, turned, normal, n_camera = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        e1, e2, base, shading, colour = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        gradient, weights, basis = np.empty((3, 2)), np.empty((4, 4)), np.empty(9)
-        through, bend, a, b = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        position, tangent = np.empty(3), np.empty(3)
-        factor, shade = np.empty((3, 3, 3), jacobian.dtype), np.empty(3, jacobian.dtype)
-        for n in range(block * chunk, min((block + 1) * chunk, triangle.shape[0])):
-            corners = triangles[triangle[n]]
-            for k in range(3):
-                v0, v1, v2 = vertices[corners[0], k], vertices[corners[1], k], vertices[corners[2], k]
-                point[k] = barycentric[n, 0] * v0 + barycentric[n, 1] * v1 + barycentric[n, 2] * v2
-                e1[k], e2[k] = v1 - v0, v2 - v0
-                base[k] = (barycentric[n, 0] * albedo[corners[0], k] + barycentric[n, 1] * albedo[corners[1], k]
-                           + barycentric[n, 2] * albedo[corners[2], k])
-            _cross(e1, e2, normal)
-            length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + 1e-12
-            for k in range(3):
-                normal[k] /= length
-            for k in range(3):
-                turned[k] = rotation[k, 0] * point[0] + rotation[k, 1] * point[1] + rotation[k, 2] * point[2]
-                n_camera[k] = rotation[k, 0] * normal[0] + rotation[k, 1] * normal[1] + rotation[k, 2] * normal[2]
-            x, y, z = turned[0] + translation[0], turned[1] + translation[1], turned[2] + translation[2]
-            scale = focal / z
-            _sample_image(image, scale * x + centre[0], scale * y + centre[1], weights, colour, gradient)
-            _basis(n_camera[0], n_camera[1], n_camera[2], basis)
-            for c in range(3):
-                s = 0.0
+    point, turned, normal, n_camera = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    e1, e2, base, shading, colour = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    gradient, weights, basis = np.empty((3, 2)), np.empty((4, 4)), np.empty(9)
+    through, bend, a, b = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    position, tangent = np.empty(3), np.empty(3)
+    factor, shade = np.empty((3, 3, 3), jacobian.dtype), np.empty(3, jacobian.dtype)
+    for n in range(first, last):
+        corners = triangles[triangle[n]]
+        for k in range(3):
+            v0, v1, v2 = vertices[corners[0], k], vertices[corners[1], k], vertices[corners[2], k]
+            point[k] = barycentric[n, 0] * v0 + barycentric[n, 1] * v1 + barycentric[n, 2] * v2
+            e1[k], e2[k] = v1 - v0, v2 - v0
+            base[k] = (barycentric[n, 0] * albedo[corners[0], k] + barycentric[n, 1] * albedo[corners[1], k]
+                       + barycentric[n, 2] * albedo[corners[2], k])
+        _cross(e1, e2, normal)
+        length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + 1e-12
+        for k in range(3):
+            normal[k] /= length
+        for k in range(3):
+            turned[k] = rotation[k, 0] * point[0] + rotation[k, 1] * point[1] + rotation[k, 2] * point[2]
+            n_camera[k] = rotation[k, 0] * normal[0] + rotation[k, 1] * normal[1] + rotation[k, 2] * normal[2]
+        x, y, z = turned[0] + translation[0], turned[1] + translation[1], turned[2] + translation[2]
+        scale = focal / z
+        _sample_image(image, scale * x + centre[0], scale * y + centre[1], weights, colour, gradient)
+        _basis(n_camera[0], n_camera[1], n_camera[2], basis)
+        for c in range(3):
+            s = 0.0
+            for k in range(9):
+                s += basis[k] * light[k, c]
+            shading[c] = s
+            residual[n, c] = colour[c] - base[c] * s
+        if not wanted:
+            continue
+
+        rows = jacobian[3 * n:3 * n + 3]
+        rows[:] = 0
+        for c in range(3):
+            row = rows[c]
+            # image through the projection: d colour / d camera position
+            through[0], through[1] = gradient[c, 0] * scale, gradient[c, 1] * scale
+            through[2] = -(through[0] * x + through[1] * y) / z
+            # model through the normal: d colour / d unit normal, camera space
+            _bend(n_camera[0], n_camera[1], n_camera[2], light, c, base[c], bend)
+            if columns[ROTATION] >= 0:
+                # d(exp(w) v) / dw = -[v]x, so g . dv = (v x g) . w
+                _cross(turned, through, a)
+                _cross(n_camera, bend, b)
+                for k in range(3):
+                    row[columns[ROTATION] + k] = a[k] - b[k]
+            if columns[TRANSLATION] >= 0:
+                for k in range(3):
+                    row[columns[TRANSLATION] + k] = through[k] * TRANSLATION_UNIT
+            if columns[FOCAL] >= 0:                        # by the focal length's logarithm
+                row[columns[FOCAL]] = gradient[c, 0] * scale * x + gradient[c, 1] * scale * y
+            if columns[LIGHT] >= 0:
                 for k in range(9):
-                    s += basis[k] * light[k, c]
-                shading[c] = s
-                residual[n, c] = colour[c] - base[c] * s
-            if not wanted:
-                continue
-
-            rows = jacobian[3 * n:3 * n + 3]
-            rows[:] = 0
-            for c in range(3):
-                row = rows[c]
-                # image through the projection: d colour / d camera position
-                through[0], through[1] = gradient[c, 0] * scale, gradient[c, 1] * scale
-                through[2] = -(through[0] * x + through[1] * y) / z
-                # model through the normal: d colour / d unit normal, camera space
-                _bend(n_camera[0], n_camera[1], n_camera[2], light, c, base[c], bend)
-                if columns[ROTATION] >= 0:
-                    # d(exp(w) v) / dw = -[v]x, so g . dv = (v x g) . w
-                    _cross(turned, through, a)
-                    _cross(n_camera, bend, b)
-                    for k in range(3):
-                        row[columns[ROTATION] + k] = a[k] - b[k]
-                if columns[TRANSLATION] >= 0:
-                    for k in range(3):
-                        row[columns[TRANSLATION] + k] = through[k] * TRANSLATION_UNIT
-                if columns[FOCAL] >= 0:                        # by the focal length's logarithm
-                    row[columns[FOCAL]] = gradient[c, 0] * scale * x + gradient[c, 1] * scale * y
-                if columns[LIGHT] >= 0:
-                    for k in range(9):
-                        row[columns[LIGHT] + 3 * k + c] = -base[c] * basis[k]
-                if columns[ALBEDO] >= 0:
-                    for corner in range(3):
-                        shade[corner] = -shading[c] * barycentric[n, corner]
-                    b0, b1, b2 = (albedo_basis[corners[0], c], albedo_basis[corners[1], c],
-                                  albedo_basis[corners[2], c])
-                    own = row[columns[ALBEDO]:columns[ALBEDO] + b0.shape[0]]
-                    for k in range(b0.shape[0]):
-                        own[k] = shade[0] * b0[k] + shade[1] * b1[k] + shade[2] * b2[k]
-                if columns[IDENTITY] >= 0 or columns[EXPRESSION] >= 0:
-                    # d(n/|n|) = (I - n n^T) dn / |n| with dn = de1 x e2 + e1 x de2, model space
-                    for k in range(3):
-                        position[k] = (rotation[0, k] * through[0] + rotation[1, k] * through[1]
-                                       + rotation[2, k] * through[2])
-                        tangent[k] = rotation[0, k] * bend[0] + rotation[1, k] * bend[1] + rotation[2, k] * bend[2]
-                    along = tangent[0] * normal[0] + tangent[1] * normal[1] + tangent[2] * normal[2]
-                    for k in range(3):
-                        tangent[k] = (tangent[k] - along * normal[k]) / length
-                    _cross(e2, tangent, a)                     # factor of the second corner's displacement
-                    _cross(tangent, e1, b)                     # factor of the third corner's
-                    for k in range(3):
-                        factor[c, 0, k] = barycentric[n, 0] * position[k] + a[k] + b[k]
-                        factor[c, 1, k] = barycentric[n, 1] * position[k] - a[k]
-                        factor[c, 2, k] = barycentric[n, 2] * position[k] - b[k]
-            if columns[IDENTITY] >= 0:
-                _add_columns(rows, columns[IDENTITY], factor, corners, identity_basis)
-            if columns[EXPRESSION] >= 0:
-                _add_columns(rows, columns[EXPRESSION], factor, corners, expression_basis)
+                    row[columns[LIGHT] + 3 * k + c] = -base[c] * basis[k]
+            if columns[ALBEDO] >= 0:
+                for corner in range(3):
+                    shade[corner] = -shading[c] * barycentric[n, corner]
+                b0, b1, b2 = (albedo_basis[corners[0], c], albedo_basis[corners[1], c],
+                              albedo_basis[corners[2], c])
+                own = row[columns[ALBEDO]:columns[ALBEDO] + b0.shape[0]]
+                for k in range(b0.shape[0]):
+                    own[k] = shade[0] * b0[k] + shade[1] * b1[k] + shade[2] * b2[k]
+            if columns[IDENTITY] >= 0 or columns[EXPRESSION] >= 0:
+                # d(n/|n|) = (I - n n^T) dn / |n| with dn = de1 x e2 + e1 x de2, model space
+                for k in range(3):
+                    position[k] = (rotation[0, k] * through[0] + rotation[1, k] * through[1]
+                                   + rotation[2, k] * through[2])
+                    tangent[k] = rotation[0, k] * bend[0] + rotation[1, k] * bend[1] + rotation[2, k] * bend[2]
+                along = tangent[0] * normal[0] + tangent[1] * normal[1] + tangent[2] * normal[2]
+                for k in range(3):
+                    tangent[k] = (tangent[k] - along * normal[k]) / length
+                _cross(e2, tangent, a)                     # factor of the second corner's displacement
+                _cross(tangent, e1, b)                     # factor of the third corner's
+                for k in range(3):
+                    factor[c, 0, k] = barycentric[n, 0] * position[k] + a[k] + b[k]
+                    factor[c, 1, k] = barycentric[n, 1] * position[k] - a[k]
+                    factor[c, 2, k] = barycentric[n, 2] * position[k] - b[k]
+        if columns[IDENTITY] >= 0:
+            _add_columns(rows, columns[IDENTITY], factor, corners, identity_basis)
+        if columns[EXPRESSION] >= 0:
+            _add_columns(rows, columns[EXPRESSION], factor, corners, expression_basis)
 
 
-def photometric(model, vertices, albedo, image, samples, shared, frame, principal_point, layout=None, dtype=np.float32):
+@njit(cache=True, parallel=True, fastmath=True)
+def _evaluate_parallel(count, vertices, triangles, triangle, barycentric, albedo, image, rotation, translation, focal,
+                       centre, light, columns, identity_basis, albedo_basis, expression_basis, residual, jacobian):
+    """_evaluate of all `count` samples, on all of numba's threads."""
+    for block in prange((count + CHUNK - 1) // CHUNK):
+        _evaluate(block * CHUNK, min((block + 1) * CHUNK, count), vertices, triangles, triangle, barycentric, albedo,
+                  image, rotation, translation, focal, centre, light, columns, identity_basis, albedo_basis,
+                  expression_basis, residual, jacobian)
+
+
+def photometric(model, vertices, albedo, image, samples, shared, frame, principal_point, layout=None, dtype=np.float32,
+                parallel=True):
     """Colour residuals of equation 4 and, if asked for, their Jacobian.
 
     Parameters
@@ -207,6 +220,7 @@ def photometric(model, vertices, albedo, image, samples, shared, frame, principa
     principal_point : (2,) float pixels
     layout : Layout, optional
     dtype : precision of what is returned
+    parallel : bool, use all of numba's threads; not where several threads call this at once
 
     Returns
     -------
@@ -222,8 +236,13 @@ def photometric(model, vertices, albedo, image, samples, shared, frame, principa
             if name in layout:
                 columns[k] = layout[name].start
     basis = lambda b: np.asarray(b, dtype)
-    _evaluate(vertices, model.triangles, samples.triangle, samples.barycentric, albedo, image, frame.rotation,
-              np.asarray(frame.translation, np.float64), float(shared.focal), np.asarray(principal_point, np.float64),
-              np.asarray(frame.light, np.float64), columns, basis(model.identity_basis), basis(model.albedo_basis),
-              basis(model.expression_basis), residual, jacobian)
+    arguments = (
+        vertices, model.triangles, samples.triangle, samples.barycentric, albedo, image, frame.rotation,
+        np.asarray(frame.translation, np.float64), float(shared.focal), np.asarray(principal_point, np.float64),
+        np.asarray(frame.light, np.float64), columns, basis(model.identity_basis), basis(model.albedo_basis),
+        basis(model.expression_basis), residual, jacobian)
+    if parallel:
+        _evaluate_parallel(n, *arguments)
+    else:
+        _evaluate(0, n, *arguments)
     return residual, None if layout is None else jacobian

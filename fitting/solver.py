@@ -6,10 +6,11 @@ taken only when the true, robust energy falls. Expression coefficients keep thei
 """
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
+from numba import get_num_threads, njit
 
 from facemodel.camera import aimed, axis_angle, project, to_camera
 from facemodel.rasterizer import rasterize
@@ -210,10 +211,10 @@ def in_crop(view, shared):
     return replace(shared, focal=focal), centre
 
 
-def view_residuals(model, vertices, albedo, view, samples, shared, frame, layout=None):
+def view_residuals(model, vertices, albedo, view, samples, shared, frame, layout=None, parallel=True):
     """Colour residuals (N, 3) of a view's samples and, if asked for, their Jacobian (see fitting.photometric)."""
     shared, centre = in_crop(view, shared)
-    return photometric(model, vertices, albedo, view.image, samples, shared, frame, centre, layout)
+    return photometric(model, vertices, albedo, view.image, samples, shared, frame, centre, layout, parallel=parallel)
 
 
 def outline_vertices(model, vertices, rotation, translation, focal, principal_point):
@@ -253,9 +254,10 @@ def slide_jaw(model, vertices, shared, frame, view):
 
 
 class _Problem:
-    """The energy of a set of frames and its normal equations."""
+    """The energy of a set of frames and its normal equations; frames are worked on at once on the threads of a pool."""
 
-    def __init__(self, model, views, active, settings, light_mean, focal_mean, appearance, engine):
+    def __init__(self, model, views, active, settings, light_mean, focal_mean, appearance, engine, pool=None):
+        self._pool = pool
         self.model, self.views, self.settings = model, views, settings
         self.appearance, self.engine = appearance, engine
         self.expression_sigma = settings.expression_spread * energy.expression_sigma(model)
@@ -273,20 +275,28 @@ class _Problem:
 
     def look(self, shared, frames):
         """Renews visibility and outlines."""
-        for i, (frame, view) in enumerate(zip(frames, self.views)):
-            vertices = self.model.express(self._neutral_of(shared), frame.expression, self._rows_in_view(view))
-            self._shapes[i] = (shared.identity, frame.expression, vertices)
-            self.landmarks[i] = slide_jaw(self.model, vertices, shared, frame, view)
-            needed = np.zeros(self.model.vertex_count, bool)
-            needed[self.landmarks[i].vertices] = True
-            if self.settings.w_colour:
-                self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples,
-                                               self.appearance.weight, self.engine.rasterize)
-                if self.samples[i] is not None:
-                    if self.engine.term:
-                        self._prepared[i] = self.engine.term.prepare(view.image, self.samples[i])
-                    needed[self.model.triangles[self.samples[i].triangle]] = True
-            self._rows[i] = np.flatnonzero(needed)
+        neutral = self._neutral_of(shared)
+        self._each(lambda i, frame: self._look_at(i, neutral, shared, frame), frames)
+
+    def _each(self, work, frames):
+        """work(i, frame) of all frames, in their order."""
+        return list((self._pool.map if self._pool else map)(work, range(len(frames)), frames))
+
+    def _look_at(self, i, neutral, shared, frame):
+        view = self.views[i]
+        vertices = self.model.express(neutral, frame.expression, self._rows_in_view(view))
+        self._shapes[i] = (shared.identity, frame.expression, vertices)
+        self.landmarks[i] = slide_jaw(self.model, vertices, shared, frame, view)
+        needed = np.zeros(self.model.vertex_count, bool)
+        needed[self.landmarks[i].vertices] = True
+        if self.settings.w_colour:
+            self.samples[i] = draw_samples(self.model, vertices, shared, frame, view, self.settings.samples,
+                                           self.appearance.weight, self.engine.rasterize)
+            if self.samples[i] is not None:
+                if self.engine.term:
+                    self._prepared[i] = self.engine.term.prepare(view.image, self.samples[i])
+                needed[self.model.triangles[self.samples[i].triangle]] = True
+        self._rows[i] = np.flatnonzero(needed)
 
     def _rows_in_view(self, view):
         """Vertices that may be looked at in a view."""
@@ -300,30 +310,34 @@ class _Problem:
         away = (shared.identity - s.identity_mean) / s.identity_sigma
         total = s.w_regulariser * (s.identity_weight * (away ** 2).sum() + (shared.albedo ** 2).sum())
         total += s.focal_prior * np.log(shared.focal / self.focal_mean) ** 2
-        albedo = self._albedo_of(shared)
-        for i, frame in enumerate(frames):
-            vertices = self._shape_of(i, shared, frame)
-            marks = self.landmarks[i]
-            r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
-            total += s.w_landmark * energy.landmark_energy(r, marks.weight)
-            total += s.w_regulariser * ((frame.expression / self.expression_sigma) ** 2).sum()
-            if self.told[i] is not None:
-                total += s.w_pose * ((self._turn(i, frame) / self.views[i].pose.sigma) ** 2).sum()
-            away = (frame.light - self.light_mean[i]).ravel()
-            total += s.light_prior * away @ LIGHT_PRIOR @ away
-            if self.samples[i] is not None:
-                total += s.w_colour * self._colour_energy(vertices, albedo, i, shared, frame)
-        return float(total)
+        albedo, neutral = self._albedo_of(shared), self._neutral_of(shared)
+        return float(total + sum(self._each(lambda i, frame: self._energy_of(i, albedo, neutral, shared, frame),
+                                            frames)))
+
+    def _energy_of(self, i, albedo, neutral, shared, frame):
+        """What frame i adds to the energy."""
+        s, marks = self.settings, self.landmarks[i]
+        vertices = self._shape_of(i, neutral, shared, frame)
+        r, _ = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point)
+        total = s.w_landmark * energy.landmark_energy(r, marks.weight)
+        total += s.w_regulariser * ((frame.expression / self.expression_sigma) ** 2).sum()
+        if self.told[i] is not None:
+            total += s.w_pose * ((self._turn(i, frame) / self.views[i].pose.sigma) ** 2).sum()
+        away = (frame.light - self.light_mean[i]).ravel()
+        total += s.light_prior * away @ LIGHT_PRIOR @ away
+        if self.samples[i] is not None:
+            total += s.w_colour * self._colour_energy(vertices, albedo, i, shared, frame)
+        return total
 
     def _turn(self, i, frame):
         """Frame i's rotation from what it is held to, (3,) radians about the camera's axes."""
         return axis_angle(frame.rotation @ self.told[i].T)
 
-    def _shape_of(self, i, shared, frame):
+    def _shape_of(self, i, neutral, shared, frame):
         """Vertices of frame i, as far as its samples and landmarks need them; those of the last state are kept."""
         identity, expression, vertices = self._shapes[i]
         if identity is not shared.identity or expression is not frame.expression:
-            vertices = self.model.express(self._neutral_of(shared), frame.expression, self._rows[i])
+            vertices = self.model.express(neutral, frame.expression, self._rows[i])
             self._shapes[i] = (shared.identity, frame.expression, vertices)
         return vertices
 
@@ -344,7 +358,8 @@ class _Problem:
         if self.engine.term:
             shared, centre = in_crop(self.views[i], shared)
             return self.engine.term.energy(vertices, albedo, self._prepared[i], shared, frame, centre)
-        residual, _ = view_residuals(self.model, vertices, albedo, self.views[i], self.samples[i], shared, frame)
+        residual, _ = view_residuals(self.model, vertices, albedo, self.views[i], self.samples[i], shared, frame,
+                                     parallel=not self._pool)
         return energy.colour_energy(residual, self.samples[i].weight)
 
     def _colour_equations(self, vertices, albedo, i, shared, frame):
@@ -355,7 +370,7 @@ class _Problem:
                                                   self.layout, self.settings.w_colour)
             return e.hessian, e.gradient
         r, j = view_residuals(self.model, vertices, albedo, self.views[i], self.samples[i], shared, frame,
-                              self.layout)
+                              self.layout, parallel=not self._pool)
         weight = self.samples[i].weight
         w = self.settings.w_colour * weight * energy.robust_weights(r) / weight.sum()
         root = np.repeat(np.sqrt(w), 3).astype(j.dtype)
@@ -364,23 +379,21 @@ class _Problem:
 
     def normal_equations(self, shared, frames):
         """Per frame: Hessian (n, n) and gradient (n,), float64; shared regularisation is in the first frame's."""
-        s, layout = self.settings, self.layout
-        albedo = self._albedo_of(shared)
-        out = []
-        for i, frame in enumerate(frames):
-            vertices = self._shape_of(i, shared, frame)
-            marks = self.landmarks[i]
-            r, j = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point,
-                                        layout)
-            w = np.repeat(2 * s.w_landmark * marks.weight / marks.weight.sum(), 2)
-            hessian, gradient = (j * w[:, None]).T @ j, j.T @ (w * r.ravel())
-            if self.samples[i] is not None:
-                h, g = self._colour_equations(vertices, albedo, i, shared, frame)
-                hessian += h
-                gradient += g
-            self._regularise(hessian, gradient, i, shared, frame)
-            out.append((hessian, gradient))
-        return out
+        albedo, neutral = self._albedo_of(shared), self._neutral_of(shared)
+        return self._each(lambda i, frame: self._equations_of(i, albedo, neutral, shared, frame), frames)
+
+    def _equations_of(self, i, albedo, neutral, shared, frame):
+        marks, vertices = self.landmarks[i], self._shape_of(i, neutral, shared, frame)
+        r, j = energy.landmark_term(self.model, vertices, marks, shared, frame, self.views[i].principal_point,
+                                    self.layout)
+        w = np.repeat(2 * self.settings.w_landmark * marks.weight / marks.weight.sum(), 2)
+        hessian, gradient = (j * w[:, None]).T @ j, j.T @ (w * r.ravel())
+        if self.samples[i] is not None:
+            h, g = self._colour_equations(vertices, albedo, i, shared, frame)
+            hessian += h
+            gradient += g
+        self._regularise(hessian, gradient, i, shared, frame)
+        return hessian, gradient
 
     def _regularise(self, hessian, gradient, i, shared, frame):
         s, layout = self.settings, self.layout
@@ -475,28 +488,31 @@ def solve(model, shared, frames, views, active, iterations, settings=DEFAULT, li
     """
     frames = list(frames)
     light_mean = [f.light for f in frames] if light_mean is None else light_mean
-    problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal, appearance, engine)
-    damping, accepted, value, equations = 1e-3, 0, None, []
-    for iteration in range(iterations):
-        if iteration % look_every == 0:
-            problem.look(shared, frames)
-            value = problem.energy(shared, frames)
-        equations = problem.normal_equations(shared, frames)
-        for _ in range(5):
-            shared_step, frame_steps = problem.step(equations, frames, damping)
-            new_shared = advance_shared(shared, shared_step, problem.layout)
-            new_frames = [advance_frame(f, s, problem.layout) for f, s in zip(frames, frame_steps)]
-            new_value = problem.energy(new_shared, new_frames)
-            if new_value < value:
+    threads = 1 if engine.term else min(len(frames), get_num_threads())
+    with ThreadPoolExecutor(threads) as pool:
+        problem = _Problem(model, views, active, settings, light_mean, focal_mean or shared.focal, appearance, engine,
+                           pool if threads > 1 else None)
+        damping, accepted, value, equations = 1e-3, 0, None, []
+        for iteration in range(iterations):
+            if iteration % look_every == 0:
+                problem.look(shared, frames)
+                value = problem.energy(shared, frames)
+            equations = problem.normal_equations(shared, frames)
+            for _ in range(5):
+                shared_step, frame_steps = problem.step(equations, frames, damping)
+                new_shared = advance_shared(shared, shared_step, problem.layout)
+                new_frames = [advance_frame(f, s, problem.layout) for f, s in zip(frames, frame_steps)]
+                new_value = problem.energy(new_shared, new_frames)
+                if new_value < value:
+                    break
+                damping = max(damping * 8, 1e-4)
+            else:
                 break
-            damping = max(damping * 8, 1e-4)
-        else:
-            break
-        gain = (value - new_value) / max(value, 1e-12)
-        shared, frames, value = new_shared, new_frames, new_value
-        accepted += 1
-        damping = max(damping / 4, 1e-6)
-        if gain < tolerance and iteration % look_every == look_every - 1:
-            break
+            gain = (value - new_value) / max(value, 1e-12)
+            shared, frames, value = new_shared, new_frames, new_value
+            accepted += 1
+            damping = max(damping / 4, 1e-6)
+            if gain < tolerance and iteration % look_every == look_every - 1:
+                break
     return Solution(shared, frames, value if value is not None else np.nan, accepted, problem.samples,
                     problem.landmarks, [h for h, _ in equations])

@@ -194,3 +194,17 @@ def test_rows_of_a_shape_are_those_of_the_whole(model):
     np.testing.assert_array_equal(model.express(model.neutral(identity), expression), whole)
     np.testing.assert_array_equal(model.neutral(), model.control_mean)
     np.testing.assert_allclose(model.neutral(identity[:3]), model.neutral(np.r_[identity[:3], np.zeros(5)]), atol=1e-4)
+
+
+def test_frames_worked_on_at_once_give_the_same_bytes(model, face, away, monkeypatch):
+    shared, frame, view = face
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr("fitting.solver.get_num_threads", lambda threads=threads: threads)
+        found.append(solve(model, shared, [away, frame, away], [view] * 3, ("identity", *PER_FRAME), 3))
+    one, three = found
+    assert one.energy == three.energy and one.accepted == three.accepted
+    np.testing.assert_array_equal(one.shared.identity, three.shared.identity)
+    for a, b in zip(one.frames, three.frames):
+        for name in PER_FRAME:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
