@@ -24,6 +24,7 @@ from compositing.occlusion import OcclusionDetector
 from compositing.occlusion_crops import OBJECT, STRIP, View, cut, layout, placement
 from compositing.occlusion_network import OcclusionNetwork
 from facemodel import commands
+from facemodel.device import has_bfloat16
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting.detection import FaceDetector
@@ -32,7 +33,6 @@ from fitting.progress import progress_bar
 from fitting.video_reader import VideoReader
 from texgan.checkpoint import half_precision, write_tensors
 from texgan.dataset import decode
-from texgan.generator import has_bfloat16
 from texgan.perform import skins_of
 from texgan.rendered import SCRIPT, draw_actor, draw_setup, perform
 from texgan.split import TEST

@@ -52,6 +52,7 @@ import scipy
 import assets
 from compositing import occlusion, pieces
 from compositing.report import VERSION, write_whole
+from facemodel.device import has_bfloat16
 from facemodel.errors import InputError
 from fitting import checkpoint
 from fitting.trackfile import Track, file_hash
@@ -69,7 +70,6 @@ PACKAGES = ("facemodel", "fitting", "texgan", "compositing")
 @cache
 def program():
     """What computes, as plain data: with another one nothing kept is reused."""
-    from texgan.generator import has_bfloat16  # brings torch, which few who ask for a work folder need yet
     digest, root = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(p for name in PACKAGES for p in (root / name).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())

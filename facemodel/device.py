@@ -85,6 +85,12 @@ def torch_device(name="auto"):
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def has_bfloat16():
+    """Whether this processor multiplies in bfloat16 by itself (AVX512-BF16), in half the time; others imitate it."""
+    import torch
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
 def _installed(package):
     return find_spec(package) is not None
 

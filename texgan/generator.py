@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import assets
 from facemodel.atlas import chart_hash
+from facemodel.device import has_bfloat16
 from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
 from texgan.checkpoint import read_metadata
@@ -18,16 +19,10 @@ from texgan.sampling import Masks, network_input
 from texgan.transfer import SHIPPED
 
 
-def has_bfloat16():
-    """Whether this processor multiplies in bfloat16 by itself (AVX512-BF16), which takes half the time.
-
-    Textures then differ by half a level of 255 at most, .03 levels usually. Others would imitate it, slowly.
-    """
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
-
-
 class TextureGenerator:
     """Infers the change of a neutral texture (section 5).
+
+    On processors that multiply in bfloat16 textures differ by half a level of 255 at most, .03 levels usually.
 
     Parameters
     ----------

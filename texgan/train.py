@@ -27,14 +27,13 @@ import torch
 from safetensors.torch import load_file
 
 from facemodel import commands
-from facemodel.device import torch_device
+from facemodel.device import has_bfloat16, torch_device
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from fitting.lift import BRIGHTEST
 from fitting.progress import progress_bar
 from texgan.checkpoint import GRAIN, MU, RATES, State, TrainSettings, data_hash, read_metadata, write_tensors
 from texgan.dataset import check_chart, read_dataset
-from texgan.generator import has_bfloat16
 from texgan.losses import adversarial_loss, grain_loss, masked_l1, to_network
 from texgan.runlog import RunLog, check_installed
 from texgan.sampling import FEATURE_WEIGHT, NONE, Examples, Masks

@@ -25,13 +25,13 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 from facemodel import commands
+from facemodel.device import has_bfloat16
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
 from facemodel.symmetry import INNER, mirrored_identity
 from fitting.dense_landmarks import SIZE, DenseLandmarkNetwork
 from fitting.detection import FaceDetector
 from texgan.checkpoint import half_precision, write_tensors
-from texgan.generator import has_bfloat16
 from texgan.headshots import STORED
 from texgan.landmark_examples import Examples, draw, keep, kept, pictures_in, skins_and_photos
 from texgan.split import TEST, VALIDATION
