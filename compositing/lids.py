@@ -14,6 +14,8 @@ SHUT_HERE = 0.3             # mm that closed eyes are drawn with
 SURE = 0.3                  # change of the share from which on it alone decides
 WIDEST = 1.8                # largest share
 OPEN_QUANTILE = 0.2         # of blinks' coefficients, at which eyes rest
+BROWS = ("browDownRight", "browDownLeft"), ("browOuterUpRight", "browOuterUpLeft")
+UNEVEN = 0.2                # of a coefficient that resting brows differ by at most
 STEP = 0.5                  # of a coefficient, over which its effect is measured
 
 
@@ -27,11 +29,15 @@ def lid_gaps(model, identity, expressions):
 def usual_expression(model, expressions):
     """What a person's face does at rest, by many frames: (F, n_exp) -> (n_exp,) float64.
 
-    The median, of blinks the OPEN_QUANTILE: eyes may be lowered for most of a clip, but do not rest so.
+    The median, of blinks the OPEN_QUANTILE: eyes may be lowered for most of a clip, but do not rest so. Nor does a brow
+    that is raised or knit far more than the other one.
     """
     out = np.median(expressions, axis=0).astype(np.float64)
     blinks = [k for k, name in enumerate(model.expression_names) if name in BLINKS]
     out[blinks] = np.quantile(expressions[:, blinks], OPEN_QUANTILE, axis=0)
+    for pair in BROWS:
+        both = [k for k, name in enumerate(model.expression_names) if name in pair]
+        out[both] = np.minimum(out[both], out[both].min(initial=np.inf) + UNEVEN)
     return out
 
 

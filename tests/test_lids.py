@@ -6,13 +6,16 @@ import pytest
 
 from compositing.lids import (
     BLINKS,
+    BROWS,
     LOWER_LIDS,
     SHUT,
     SHUT_HERE,
+    UNEVEN,
     UPPER_LIDS,
     closed_further,
     follow_lids,
     lid_gaps,
+    usual_expression,
 )
 from compositing.retarget import retarget_expression
 from compositing.virtual import virtual_face
@@ -89,6 +92,20 @@ def test_narrowing_only(model):
     assert not out.any()
     assert follow_lids(model, rest[:1], given, rest, rest[:1], rest[None], rest).any()
     assert set(BLINKS) <= set(model.expression_names)
+
+
+def test_a_brow_that_is_kept_up_is_no_rest(model):
+    names = model.expression_names
+    assert all(name in names for pair in BROWS for name in pair)
+    many = np.random.default_rng(0).uniform(0, 0.1, (50, len(names)))
+    even = usual_expression(model, many)
+    raised, knit = names.index("browOuterUpRight"), names.index("browDownLeft")
+    many[:40, raised], many[:, [knit, names.index("browDownRight")]] = 0.7, 0.6
+    rest = usual_expression(model, many)
+    assert rest[raised] == pytest.approx(even[names.index("browOuterUpLeft")] + UNEVEN)
+    assert rest[knit] == 0.6                                     # both may be low
+    others = [k for k, name in enumerate(names) if not name.startswith(("browOuterUpRight", "browDown"))]
+    np.testing.assert_array_equal(rest[others], even[others])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
