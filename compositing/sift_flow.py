@@ -342,9 +342,9 @@ def _search(unary, centre, flow, alpha, d, moves, patience, rng):
         trial = flow.copy()
         top, bottom = _span(height, rng)
         first, last = _span(width, rng)
-        i, j = rng.integers(top, bottom), rng.integers(first, last)
-        u = centre[i, j, 0] + rng.integers(0, n) - n // 2
-        v = centre[i, j, 1] + rng.integers(0, n) - n // 2
+        i, j = top + _drawn(bottom - top, rng), first + _drawn(last - first, rng)
+        u = centre[i, j, 0] + _drawn(n, rng) - n // 2
+        v = centre[i, j, 1] + _drawn(n, rng) - n // 2
         for i in range(top, bottom):
             for j in range(first, last):
                 trial[i, j, 0] = min(max(u, centre[i, j, 0] - n // 2), centre[i, j, 0] + n // 2)
@@ -353,13 +353,20 @@ def _search(unary, centre, flow, alpha, d, moves, patience, rng):
         total = _energy(unary, centre, trial, alpha, d)
         if total < best:
             best = total
-            flow[:] = trial
+            for i in range(height):
+                _put(flow[i], trial[i])
+
+
+@njit(cache=True, nogil=True)
+def _drawn(count, rng):
+    """A random integer from 0 up to count; numba takes ten seconds to compile Generator.integers and permutation."""
+    return int(rng.random() * count)
 
 
 @njit(cache=True, nogil=True)
 def _span(count, rng):
     """A random non-empty range within 0 to count."""
-    a, b = rng.integers(0, count), rng.integers(0, count)
+    a, b = _drawn(count, rng), _drawn(count, rng)
     return min(a, b), max(a, b) + 1
 
 
@@ -412,7 +419,10 @@ def _induced_forest(height, width, rng):
     """
     count = height * width
     group, parent = np.arange(count), np.full(count, -1, np.int64)
-    for p in rng.permutation(count):
+    shuffled = np.arange(count)
+    for left in range(count, 0, -1):
+        chosen = _drawn(left, rng)
+        p, shuffled[chosen] = shuffled[chosen], shuffled[left - 1]
         touched, free = np.full(4, -1, np.int64), True
         for side in range(4):
             q = _neighbour(p, side, height, width)
@@ -458,7 +468,7 @@ def _forest_move(unary, centre, flow, alpha, d, order, parent, costs):
     message, room = np.empty((n, n), np.float32), np.empty((2 * n + 3, n), np.float32)
     for p in order:
         i, j = p // width, p % width
-        costs[i, j] = unary[i, j]
+        _put(costs[i, j], unary[i, j])
         for side in range(4):
             q = _neighbour(p, side, height, width)
             if q >= 0 and parent[q] < 0:
@@ -468,7 +478,7 @@ def _forest_move(unary, centre, flow, alpha, d, order, parent, costs):
             continue
         i, j, q = p // width, p % width, _neighbour(p, parent[p], height, width)
         _message_2d(costs[i, j], centre[q // width, q % width] - centre[i, j], alpha, d, room, message)
-        costs[q // width, q % width] += message
+        _add(costs[q // width, q % width], message)
     changed = False
     for p in order[::-1]:                                          # roots first
         i, j = p // width, p % width
@@ -477,6 +487,21 @@ def _forest_move(unary, centre, flow, alpha, d, order, parent, costs):
             _add_pair(costs[i, j], centre[i, j], flow[q // width, q % width], alpha, d)
         changed = _choose(costs[i, j], centre[i, j], flow[i, j]) or changed
     return changed
+
+
+# numba takes seconds to compile assignments of arrays, for what they say when shapes differ
+@njit(cache=True, nogil=True)
+def _put(into, values):
+    for b in range(len(values)):
+        for a in range(values.shape[1]):
+            into[b, a] = values[b, a]
+
+
+@njit(cache=True, nogil=True)
+def _add(to, values):
+    for b in range(len(values)):
+        for a in range(values.shape[1]):
+            to[b, a] += values[b, a]
 
 
 @njit(cache=True, nogil=True)
