@@ -18,6 +18,7 @@ import numpy as np
 import assets
 from compositing.occlusion_crops import OBJECT, STRIP, cut, layout, placement
 from facemodel.camera import project, to_camera
+from facemodel.device import inference
 from facemodel.files import weights
 
 MODES = ("auto", "off")
@@ -67,7 +68,7 @@ class OcclusionDetector:
         """
         torch = self._torch
         x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
-        with torch.inference_mode():
+        with inference():
             logits = self.networks[name](x.contiguous(memory_format=torch.channels_last))
         return logits.sigmoid()[0, 0].numpy().copy()
 

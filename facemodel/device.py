@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
+
+from threadpoolctl import ThreadpoolController
 
 from facemodel import rasterizer
 from facemodel.errors import InputError
@@ -83,6 +87,23 @@ def torch_device(name="auto"):
         return torch.device("cpu")
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextmanager
+def inference():
+    """For what a network of torch answers about one frame: no gradients are kept, and it is computed in one thread.
+
+    Frames are under way in several threads as it is. And how many torch would take on its own changes within a process
+    (it shares OpenMP with numba, whose first parallel loop in a thread sets their number), and with it last bits.
+    """
+    import torch
+    with _thread_pools().limit(limits=1, user_api="openmp"), torch.inference_mode():
+        yield
+
+
+@cache
+def _thread_pools():
+    return ThreadpoolController()
 
 
 def has_bfloat16():

@@ -21,6 +21,7 @@ from torch import nn
 
 import assets
 from facemodel.camera import rotation_matrix
+from facemodel.device import inference
 from facemodel.files import weights
 from facemodel.symmetry import INNER
 from fitting.energy import Pose
@@ -219,7 +220,7 @@ class DensePredictor:
     def _look(self, image, ways, both_sides=False):
         """DenseLandmarks, averaged over some ways to look, if wanted also at their mirror images."""
         pictures = torch.from_numpy(np.stack([cut(image, way) for way in ways])).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode():
+        with inference():
             seen = self._network(torch.cat([pictures, pictures.flip(3)]) if both_sides else pictures)
         seen = [x.double().numpy() for x in seen]
         if both_sides:

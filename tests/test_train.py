@@ -187,6 +187,21 @@ def test_the_generator_is_deterministic_and_of_the_right_chart(trained, model):
     assert first.shape == (256, 256, 3) and first.dtype == np.float32
 
 
+def test_a_texture_has_the_same_bytes_however_many_threads_torch_has(model):
+    """numba's parallel loops change that number within a process; three would change last bits."""
+    generator, rng = TextureGenerator(model), np.random.default_rng(0)
+    textures, seen = rng.random((2, 256, 256, 3), np.float32), np.ones((256, 256), np.float32)
+    before, made = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made.add(generator.texture(textures[0], seen, textures[1], seen).tobytes())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(made) == 1
+
+
 def test_half_precision_changes_no_level_that_is_seen(model, monkeypatch):
     """With the shipped weights, between a smooth face and itself changed at random; half a level of 255 at most."""
     generator, rng = TextureGenerator(model), np.random.default_rng(0)

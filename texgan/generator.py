@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import assets
 from facemodel.atlas import chart_hash
-from facemodel.device import has_bfloat16
+from facemodel.device import has_bfloat16, inference
 from facemodel.errors import InputError
 from fitting.lift import BRIGHTEST
 from texgan.checkpoint import read_metadata
@@ -69,7 +69,7 @@ class TextureGenerator:
         """
         inputs = [network_input(t, v, self.masks) for t, v in ((source, source_validity), (neutral, neutral_validity))]
         a, b = (torch.from_numpy(x * (2 / BRIGHTEST) - 1).permute(2, 0, 1)[None].to(self._device) for x in inputs)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._device.type == "cpu" and has_bfloat16()):
+        with inference(), torch.autocast("cpu", torch.bfloat16, enabled=self._device.type == "cpu" and has_bfloat16()):
             out = self._network(a.contiguous(memory_format=torch.channels_last),
                                 b.contiguous(memory_format=torch.channels_last))
         out = out if self._is_change else out - b
