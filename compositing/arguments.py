@@ -9,6 +9,7 @@ from pathlib import Path
 
 import assets
 from compositing import credentials, labelling
+from compositing.beard import MODES as BEARDS
 from compositing.graph_cut import COSTS
 from compositing.occlusion import MODES
 from compositing.pairs import Pair, parse_pairs
@@ -88,6 +89,9 @@ def build_parser(description=None):
                         help="keep in front what lies before the face, found by itself: hands, things, the frame of "
                              "glasses, and leave such things in the photo out ('auto', default); 'off' paints over all "
                              "but --mask and takes the photo as it is")
+    parser.add_argument("--beard", choices=BEARDS, default="keep",
+                        help="'keep' (default) a beard that the photo shows as far as the face goes, or take it 'off', "
+                             "since on another head it ends at the jaw")
     parser.add_argument("--start", metavar="T",
                         help="replace from here on: seconds (12.5), a clock (1:02.5) or a frame (300f); default: from "
                              "the first frame")

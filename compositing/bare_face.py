@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from compositing.complexion import PORES
+from compositing.masks import connected, grown
 from compositing.ramps import ramp
 from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import albedo_texture, bare_lips, fill, log_albedo, region_texture, skin_weight, weight_texture
@@ -63,14 +64,14 @@ def without_hair(model, texture, atlas):
     _, label, found, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8))
     dots = (found[:, cv2.CC_STAT_AREA] < width ** 2) & (found[:, cv2.CC_STAT_HEIGHT] < 2 * width)
     sure &= ~dots[label]
-    hair = sure | (_grown(sure, NEAR_HAIR, atlas) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5))
-    hair = ~_grown(~_grown(hair, 2 * HAIR_MARGIN, atlas), 2 * HAIR_MARGIN, atlas)           # with what it encloses
+    hair = sure | (grown(sure, NEAR_HAIR) & (depth > uneven * STRAND_DEPTH[0]) & (forehead > 0.5))
+    hair = ~grown(~grown(hair, 2 * HAIR_MARGIN), 2 * HAIR_MARGIN)           # with what it encloses
     over = _under_forehead(model, atlas, forehead > 0.5, dark, hair, seen)
-    hanging = _connected(dark & ((forehead > 0.5) | (over > 0.5)), hair) & (over > 0.5)
-    hair = _grown(hair | hanging, HAIR_MARGIN, atlas)
-    where = np.maximum(forehead, _grown(hanging, HAIR_MARGIN, atlas) * over)
+    hanging = connected(dark & ((forehead > 0.5) | (over > 0.5)), hair) & (over > 0.5)
+    hair = grown(hair | hanging, HAIR_MARGIN)
+    where = np.maximum(forehead, grown(hanging, HAIR_MARGIN) * over)
     beside = _strands_beside(model, texture, atlas, reference, soft, dark_or_narrow, hair & (where > 0.5))
-    beside = _grown(beside, HAIR_MARGIN, atlas)
+    beside = grown(beside, HAIR_MARGIN)
     return _filled(model, texture, atlas, hair | beside, np.maximum(where, beside))
 
 
@@ -95,7 +96,7 @@ def _strands_beside(model, texture, atlas, reference, soft, dark, hair):
     other = away > max(OTHER_COLOUR, OTHER_SKIN * float(np.quantile(away[reference], 0.9)))
     strand = dark | (other & (soft < HARDLY_DARKER))
     strand &= (weight_texture(model, np.float32(skin), atlas) > 0.5) & (texture.validity > 0.15)
-    return _connected(strand, strand & _grown(hair, BRIDGED, atlas))
+    return connected(strand, strand & grown(hair, BRIDGED))
 
 
 def _under_forehead(model, atlas, forehead, dark, hair, seen):
@@ -116,7 +117,7 @@ def _under_forehead(model, atlas, forehead, dark, hair, seen):
     over = np.maximum(above, beside) * (1 - brow)
     if (inside := seen & forehead).any() and hair[inside].mean() > FRINGE:
         return np.maximum(over, above)
-    reached = _connected(dark & (forehead | (over > 0.5)), hair)
+    reached = connected(dark & (forehead | (over > 0.5)), hair)
     for half in (np.s_[:, :atlas.size // 2], np.s_[:, atlas.size // 2:]):
         inside = (seen & (around > 0.5))[half]
         if inside.any() and reached[half][inside].mean() > FRINGE_HALF:
@@ -153,14 +154,14 @@ def without_background(model, texture, atlas):
         return texture
     edge = np.zeros_like(unseen)
     edge[[0, -1]] = edge[:, [0, -1]] = True
-    outside = _connected(unseen, edge & unseen)                 # and not the inside of the mouth
-    near = _grown(outside, OUTLINE, atlas)
+    outside = connected(unseen, edge & unseen)                 # and not the inside of the mouth
+    near = grown(outside, OUTLINE)
     eyes, lips = model.mean[model.landmarks[[36, 45]], 1].mean(), region_texture(model, "lips", atlas)
     near &= (weight_texture(model, np.float32(model.mean[:, 1] > eyes), atlas) > 0.5) & (lips < 0.1) & ~outside
     luminance = texture.rgb.mean(axis=2)
     soft = cv2.GaussianBlur(luminance, (0, 0), atlas.size / 512)
-    caught = _connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
-    return _filled(model, texture, atlas, _grown(caught, HAIR_MARGIN, atlas))
+    caught = connected(near & (soft > BACKGROUND * np.median(luminance[inside])), outside)
+    return _filled(model, texture, atlas, grown(caught, HAIR_MARGIN))
 
 
 def with_shut_mouth(model, texture, atlas):
@@ -171,9 +172,9 @@ def with_shut_mouth(model, texture, atlas):
     filled like what the photo does not show. Parameters and result as of without_hair.
     """
     inside = region_texture(model, "mouth_interior", atlas) > 0.5
-    near = _grown(inside, TEETH_REACH, atlas) & ~inside
+    near = grown(inside, TEETH_REACH) & ~inside
     seen, lips = texture.validity > 0.5, weight_texture(model, bare_lips(model), atlas) > 0.6
-    lips &= seen & ~_grown(inside, HAIR_MARGIN, atlas)
+    lips &= seen & ~grown(inside, HAIR_MARGIN)
     skin = seen & (skin_weight(model, atlas) > 0.5)
     if not (lips.any() and skin.any()) or seen[inside].mean() < OPEN:
         return texture
@@ -181,7 +182,7 @@ def with_shut_mouth(model, texture, atlas):
     log, luminance = log_albedo(soft), soft @ LUMINANCE
     red = log[..., 0] - log[..., 1]
     white = (near | inside) & (red < np.median(red[skin]) - LESS_RED) & (luminance > np.median(luminance[lips]))
-    teeth = _grown(_connected(white, white & inside), TEETH_MARGIN, atlas)
+    teeth = grown(connected(white, white & inside), TEETH_MARGIN)
     gone = inside | (near & teeth)
     validity = np.where(gone, 0, texture.validity).astype(np.float32)
     filled = _completed(model, texture.rgb, validity, atlas)
@@ -232,19 +233,3 @@ def _completed(model, rgb, validity, atlas):
 def _fade(distance):
     """From 0 to 1 over four millimetres."""
     return ramp(distance, 0, 4)
-
-
-def _connected(inside, seeds):
-    """What of a mask (h, w) bool is connected to where `seeds` (h, w) bool are."""
-    _, label = cv2.connectedComponents((inside | seeds).astype(np.uint8), connectivity=4)
-    reached = np.zeros(label.max() + 1, bool)
-    reached[label[seeds]] = True
-    reached[0] = False
-    return reached[label] & inside
-
-
-def _grown(mask, radius, atlas):
-    """What is within a radius, in shares of the chart's side, of a mask (S, S) bool."""
-    if not mask.any():
-        return mask
-    return cv2.distanceTransform(np.uint8(~mask), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= round(radius * atlas.size)

@@ -101,7 +101,9 @@ class Compositor:
         nodes = model.coarse_index
         region = lambda name: model.regions[name][nodes]
         whites = region_texture(model, "eyes", build_atlas(model, len(target.texture.rgb)))
-        self._tone = ToneMatch(model.uv[nodes], bare_skin(model)[nodes] > 0.7, self._outer, skin, region("eyes"),
+        self._bearded = np.zeros(len(nodes), bool) if target.beard is None else target.beard[nodes] > 0.5
+        bare = (bare_skin(model)[nodes] > 0.7) & ~self._bearded
+        self._tone = ToneMatch(model.uv[nodes], bare, self._outer, skin, region("eyes"),
                                region("mouth_interior"), bare_lips(model)[nodes], least_eyes(target.texture, whites),
                                seam.below_nose(model))
         self._shown_expression = retarget_expression(model, track, target) if shown is None else shown
@@ -266,7 +268,7 @@ class Compositor:
         target = np.clip(target * gain, 0, 1)
         hard_source = self._outer | ~visible
         source = np.where((visible & ~free)[:, None], target, source)       # a hand says nothing about the seam
-        reach = seam.reach(source, target, self._beard)
+        reach = seam.reach(source, target, self._beard, self._bearded)
         labels = self._labeller.push(source, target, hard_source & ~(self._inner & visible), self._inner & visible,
                                      cost_source=reach, reset=self._broken)
         self._broken = False

@@ -80,7 +80,7 @@ from texgan.transfer import GanTransfer, static, transfer_method
 def replace_face(source, target, out, *, model, detector, texture="gan", face="largest", target_face="largest",
                  virtual=None, pairs=None, track_path=None, cost="between", smoothness=1e-3, crf=None, progress=True,
                  timer=None, engine=NUMBA, weights=None, device="cpu", label_text=None, signing=None, start=None,
-                 end=None, compare=None, debug=None, work=None, skin="auto", mask=None, occlusion="auto"):
+                 end=None, compare=None, debug=None, work=None, skin="auto", mask=None, occlusion="auto", beard="keep"):
     """Replaces a face in a video, or several; writes `out` and `out`.report.json.
 
     Parameters
@@ -111,6 +111,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     skin : whose tone the face has, one of compositing.tone.SKIN
     mask : optional path of a video of the source's size, white where nothing is painted
     occlusion : one of compositing.occlusion.MODES, whether what lies before the face is looked for
+    beard : one of compositing.beard.MODES, what becomes of a beard in the photo
 
     Returns
     -------
@@ -133,7 +134,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
         check_faces(source, detector, pairs, span)
     things = OcclusionDetector() if occlusion == "auto" else None
     with timer("target"):
-        people, hashes = zip(*(_person(model, detector, pair, target_face, things, work, engine, remarks,
+        people, hashes = zip(*(_person(model, detector, pair, target_face, things, work, engine, remarks, beard=beard,
                                        open_mouth=not isinstance(method, GanTransfer)) for pair in pairs))
     tracks = []
     for pair in pairs:
@@ -157,7 +158,7 @@ def replace_face(source, target, out, *, model, detector, texture="gan", face="l
     settings = {"texture": texture, "weights": None if weights is None else str(weights),
                 "face": each([pair.face for pair in pairs]), "target_face": target_face,
                 "virtual": each([pair.virtual for pair in pairs]), "seam_cost": cost, "seam_smoothness": smoothness,
-                "skin": skin, "mask": mask and file_hash(mask), "occlusion": occlusion,
+                "skin": skin, "mask": mask and file_hash(mask), "occlusion": occlusion, "beard": beard,
                 "texture_size": each([len(person.texture.rgb) for person in people]), "crf": crf, "label": label_text,
                 "start": start and start.text, "end": end and end.text}
     journal = result_journal(work, model, tracks, hashes, settings, weights, engine, device,
@@ -241,7 +242,7 @@ def _track(model, detector, source, pair, several, span, work, engine, progress,
     return track
 
 
-def _person(model, detector, pair, target_face, things, work, engine, remarks, open_mouth):
+def _person(model, detector, pair, target_face, things, work, engine, remarks, **options):
     """The TargetFace of a Pair, and its photo's SHA-256 or what it is; adds to `remarks`."""
     if pair.virtual is not None:
         return virtual_face(model, pair.virtual), f"virtual face, seed {pair.virtual}"
@@ -251,7 +252,7 @@ def _person(model, detector, pair, target_face, things, work, engine, remarks, o
     if count > 1:
         remarks.append(f"{pair.target}: {count} faces, took {taken(target_face)}; choose with --target-face N, "
                        "counted from the left")
-    return target_from_photo(model, image, fit, things=things, open_mouth=open_mouth), digest
+    return target_from_photo(model, image, fit, things=things, **options), digest
 
 
 def _compositor(model, source, track, person, method, detector, things, timer, **options):
@@ -307,7 +308,7 @@ def main(argv=None):
                               track_path=args.track, cost=args.seam, crf=args.crf, weights=args.weights,
                               device=backend.torch_device or "cpu", label_text=args.label, signing=args.sign,
                               start=args.start, end=args.end, compare=args.compare, debug=args.debug, work=args.work,
-                              skin=args.skin, mask=args.mask, occlusion=args.occlusion)
+                              skin=args.skin, mask=args.mask, occlusion=args.occlusion, beard=args.beard)
     print("\n".join(summary(report, args.out, [path for path in (args.compare, args.debug) if path])))
     return exit_status(report)
 

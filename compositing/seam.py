@@ -10,6 +10,7 @@ INNER_REGIONS = ("eyes", "eyelids", "eyebrows", "nose", "lips", "mouth_interior"
 BLEND_WIDTH = 0.10           # of the face's width: width of the linear blend across the seam
 DEPTH_TOLERANCE = 4.0        # mm
 REACH = 0.02                 # price of a vertex that shows the source though it could show the target
+BEARD_REACH = 0.2            # likewise, in a beard
 FOREIGN = 0.25               # ratio's logarithm from which on a vertex is rather left to the source
 BEARD_WIDTH = 50.0           # mm to each side of the face's middle: hair beside it hangs
 GAMMA = 2.2                  # of the code values, for blending
@@ -76,7 +77,7 @@ def beard_region(model):
     return below_nose(model) & (np.abs(model.mean[model.coarse_index, 0]) < BEARD_WIDTH)
 
 
-def reach(source_colours, target_colours, beard):
+def reach(source_colours, target_colours, beard, bearded=None):
     """Price of showing the source at vertices where both could be shown, in units of the seam's cost: (V1,) float64.
 
     A seam costs by its length, so the least would hug the features and leave most of the source's face. REACH draws it
@@ -87,10 +88,12 @@ def reach(source_colours, target_colours, beard):
     ----------
     source_colours, target_colours : (V1, 3) float in [0, 1], the target's with its tone matched
     beard : (V1,) bool, see beard_region
+    bearded : optional (V1,) bool, where the target has one for sure
     """
     ratio = np.log(np.maximum(source_colours, 0.02) / np.maximum(target_colours, 0.02))
     foreign = np.minimum((np.abs(ratio).mean(axis=1) / FOREIGN) ** 2, 2)
-    return REACH * (1 - np.where(beard & (ratio.mean(axis=1) > 0), 0, foreign))
+    price = REACH * (1 - np.where(beard & (ratio.mean(axis=1) > 0), 0, foreign))
+    return price if bearded is None else np.where(bearded, BEARD_REACH, price)
 
 
 def tint(model, rendering, gain):

@@ -2,16 +2,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 
 from compositing.bare_face import with_shut_mouth, without_background, without_hair, without_reflections
+from compositing.beard import find_beard, without_beard
 from compositing.complexion import evenly_coloured, evenly_lit, evenly_shaded, without_shine
 from compositing.monochrome import coloured, toning_of
 from compositing.occlusion import Occlusion, least, wears_glasses
 from compositing.pores import with_pores
+from facemodel.atlas import uv_to_pixels
+from facemodel.sampling import samples
 from fitting.detection import eye_distance
+from fitting.fit import relit
 from fitting.lift import Lifter, Texture
 from texgan.transfer import shrunk
 
@@ -26,14 +31,16 @@ class TargetFace:
     identity : (n_id,) standard deviations
     expression : (n_exp,) float32, expression of the photo that the texture was taken in
     texture : fitting.lift.Texture, the neutral albedo, (S, S, 3)
+    beard : (V,) float32 in [0, 1], where the texture shows one; None: nowhere
     """
 
     identity: np.ndarray
     expression: np.ndarray
     texture: Texture
+    beard: np.ndarray | None = None
 
 
-def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_mouth=False):
+def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_mouth=False, beard="keep"):
     """The person in a fitted photo.
 
     Parameters
@@ -44,6 +51,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
     things : optional compositing.occlusion.OcclusionDetector: what it finds before the face, glasses and hands, is
         left out
     open_mouth : bool, keep what a smile shows of the mouth's inside
+    beard : one of compositing.beard.MODES, what becomes of a beard
 
     Returns
     -------
@@ -52,18 +60,27 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
     glasses = things is not None and wears_glasses(model, track, {0: image}, things)
     lifter, free = Lifter(model, size), things and _free(model, image, track, things, glasses)
     mean = np.zeros(model.albedo_count)                           # the photo's albedo is that of the glasses as well
-    texture = lifter.neutral(image, track, free=free, albedo=None if free is None else mean)
+    lifted = lambda track, apart=None: lifter.neutral(image, track, free=free, apart=apart,
+                                                      albedo=None if free is None else mean)
+    texture = lifted(track)
+    found, bearded = find_beard(model, texture, lifter.atlas), None
+    if found is not None:
+        bearded = samples(found, uv_to_pixels(model.uv, size) - 0.5)
+        texture = lifted(relit(model, image, track, 1 - bearded), found)
     steps = [without_reflections, without_background, without_hair, with_shut_mouth, without_shine, evenly_lit,
              evenly_coloured, evenly_shaded, with_pores]
     if not glasses:
         steps.remove(without_reflections)
+    if found is not None and beard == "off":
+        steps.insert(steps.index(without_hair), partial(without_beard, beard=found))
+        bearded = None
     if open_mouth:
         steps.remove(with_shut_mouth)
     if toning_of([image], track.landmarks):
         steps.insert(0, coloured)
     for better in steps:
         texture = better(model, texture, lifter.atlas)
-    return TargetFace(track.identity, track.expression[0], texture)
+    return TargetFace(track.identity, track.expression[0], texture, bearded)
 
 
 def _free(model, image, track, things, glasses):

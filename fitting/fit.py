@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facemodel import commands
-from facemodel.camera import default_focal, project, to_camera
+from facemodel.camera import default_focal, project, rotation_matrix, to_camera
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
@@ -24,7 +24,17 @@ from facemodel.morphable import load_model
 from fitting.detection import RIGID, FaceDetector, eye_distance
 from fitting.images import read_image
 from fitting.parameters import Frame, Shared
-from fitting.solver import DEFAULT, NUMBA, Settings, draw_samples, engine_for, slide_jaw, solve, view_residuals
+from fitting.solver import (
+    DEFAULT,
+    NUMBA,
+    Appearance,
+    Settings,
+    draw_samples,
+    engine_for,
+    slide_jaw,
+    solve,
+    view_residuals,
+)
 from fitting.trackfile import Track, save_track
 from fitting.views import LEVELS, make_view
 
@@ -35,6 +45,7 @@ PHOTO = Settings(expression_spread=0.5)
 # tells more: the regulariser of identity falls with the square of the residual
 USUAL_MISFIT, LEAST_DOUBT = 0.03, 1 / 16
 KEY_LOOKS = 5        # at a photo or a key frame, for its dense landmarks
+RELIT = 12           # steps
 ALL_BLOCKS = ("identity", "albedo", "focal", "expression", "rotation", "translation", "light")
 
 
@@ -195,6 +206,22 @@ def fit_image(model, image, detector, face="largest", path="image", settings=PHO
         principal_point=f32([width / 2, height / 2]), light=f32(frame.light)[None], landmarks=f32(landmarks)[None],
         photometric_error=f32([photometric_error]), landmark_error=f32([landmark_error]))
     return track, len(faces)
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def relit(model, image, track, weight, engine=NUMBA):
+    """A fitted picture with its light and albedo solved anew, from some of the skin: a Track of one frame.
+
+    weight : (V,) float32 in [0, 1], how far a vertex counts
+    """
+    view = make_view(model, image, track.landmarks[0], LEVELS[-1])
+    shared = Shared(np.float64(track.identity), np.float64(track.albedo), float(track.focal))
+    frame = Frame(np.float64(track.expression[0]), rotation_matrix(np.float64(track.rotation[0])),
+                  np.float64(track.translation[0]), np.float64(track.light[0]))
+    seen = Appearance(weight=model.sampling_weight * np.float32(weight))
+    s = solve(model, shared, [frame], [view], ("light", "albedo"), RELIT, PHOTO, [ambient_light()], appearance=seen,
+              engine=engine)
+    return replace(track, light=np.float32(s.frames[0].light)[None], albedo=np.float32(s.shared.albedo))
 
 
 def main(argv=None):

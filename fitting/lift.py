@@ -51,7 +51,7 @@ class Lifter:
         self._light = ResidualLight(model, self.atlas)
         self._mean = albedo_texture(model, None, self.atlas)
 
-    def seen(self, image, track, t=0, free=None):
+    def seen(self, image, track, t=0, free=None, apart=None):
         """What a picture shows of a person under the mean face's light: texture (S, S, 3) and validity (S, S) float32.
 
         Where the other half of the face is seen much better, what is seen aslant is not believed: the outline is near,
@@ -60,9 +60,10 @@ class Lifter:
         texture, validity = self._raw(image, track, t, free)
         better = np.clip((self.atlas.mirrored(validity) - validity) / BETTER, 0, 1)
         validity = validity * (1 - better * (1 - np.clip((validity - ASLANT) / BETTER, 0, 1)))
-        return texture * self._light.gain(texture, validity * self._skin, self._mean), validity
+        skin = validity * self._skin * (1 if apart is None else 1 - apart)
+        return texture * self._light.gain(texture, skin, self._mean), validity
 
-    def neutral(self, image, track, t=0, free=None, albedo=None):
+    def neutral(self, image, track, t=0, free=None, albedo=None, apart=None):
         """A person's neutral texture, under the mean face's light.
 
         Parameters
@@ -72,12 +73,14 @@ class Lifter:
         t : int, which of its frames
         free : optional (H, W) float32 in [0, 1], 0 where something lies before the face: not seen there
         albedo : (n_alb,) coefficients of what is filled in where nothing is seen; default the track's
+        apart : optional (S, S) float32 in [0, 1], 1 where the skin is not the mean face's, a beard: it says nothing
+            about the light
 
         Returns
         -------
         Texture
         """
-        texture, validity = self.seen(image, track, t, free)
+        texture, validity = self.seen(image, track, t, free, apart)
         fallback = albedo_texture(self._model, track.albedo if albedo is None else albedo, self.atlas)
         complete = fill(texture, validity, self._model, self.atlas, fallback)
         return Texture(complete.clip(0, BRIGHTEST), validity)

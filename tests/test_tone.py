@@ -147,6 +147,10 @@ def test_reach_draws_the_seam_out_to_where_the_pictures_differ():
     beard = seam.reach(source, target, ~skin)
     assert np.allclose(beard, seam.REACH) and beard[hair].sum() > 0 > price[hair].sum()
     assert np.array_equal(seam.reach(target, source, ~skin), price)           # the source's own beard is left to it
+    sure = np.arange(count) >= 15
+    whole = seam.reach(source, target, ~skin, sure)
+    assert (whole[sure] == seam.BEARD_REACH).all() and np.array_equal(whole[~sure], beard[~sure])
+    assert labels(whole).sum() == count - 1                                   # a beard is shown as far as it goes
 
 
 def test_beards_grow_below_the_nose(model):
