@@ -33,8 +33,10 @@ HARDLY_DARKER = 0.95         # of the skin's median luminance: hair of another c
 BRIDGED = 0.02               # of the chart's side: brows interrupt a strand
 BACKGROUND = 1.5             # of the skin's median luminance: brighter is background, at the outline
 OUTLINE = 0.04               # of the chart's side, from where nothing is seen inwards
-TEETH_REACH, TEETH_MARGIN = 0.03, 0.005  # of the chart's side, from the mouth's inside, and around teeth
+TEETH_REACH, TEETH_MARGIN = 0.035, 0.008  # of the chart's side, from the mouth's inside, and around teeth
 OPEN, LESS_RED = 0.1, 0.08   # share of the mouth that a smile shows; of log redness less than skin's
+TOOTH = 1.1                  # of the lips' median luminance: brighter and less red than lips is a tooth
+GAP = 0.6                    # of the lips' median luminance: darker is what lies between and beside teeth
 LENS, MIRRORED = 30.0, 0.2    # mm around the eyes; of log luminance: what lenses mirror is brighter than that
 
 
@@ -168,11 +170,12 @@ def with_shut_mouth(model, texture, atlas):
     """A neutral texture without the inside of the mouth and the teeth that a smile shows.
 
     Inside the mouth the source is drawn; where it shows nothing, a smile's teeth would be a white line between shut
-    lips. Some are on the chart's lips: what is bright, less red than skin, and connected to such inside. All that is
-    filled like what the photo does not show. Parameters and result as of without_hair.
+    lips. Some are on the chart's lips, for a fit opens the lips less than a broad smile does: near the inside, what is
+    bright and less red than skin, and the dark of gaps and corners. All that is filled like what the photo does not
+    show. Parameters and result as of without_hair.
     """
     inside = region_texture(model, "mouth_interior", atlas) > 0.5
-    near = grown(inside, TEETH_REACH) & ~inside
+    near = grown(inside, TEETH_REACH) & ~inside & (region_texture(model, "lips", atlas) > 0.5)
     seen, lips = texture.validity > 0.5, weight_texture(model, bare_lips(model), atlas) > 0.6
     lips &= seen & ~grown(inside, HAIR_MARGIN)
     skin = seen & (skin_weight(model, atlas) > 0.5)
@@ -181,12 +184,16 @@ def with_shut_mouth(model, texture, atlas):
     soft = cv2.GaussianBlur(texture.rgb, (0, 0), atlas.size / 730)
     log, luminance = log_albedo(soft), soft @ LUMINANCE
     red = log[..., 0] - log[..., 1]
-    white = (near | inside) & (red < np.median(red[skin]) - LESS_RED) & (luminance > np.median(luminance[lips]))
-    teeth = grown(connected(white, white & inside), TEETH_MARGIN)
-    gone = inside | (near & teeth)
-    validity = np.where(gone, 0, texture.validity).astype(np.float32)
+    usual = np.median(luminance[lips])
+    white = (luminance > usual) & (red < np.median(red[skin]) - LESS_RED)
+    white |= (luminance > TOOTH * usual) & (red < np.median(red[lips]) - LESS_RED)
+    other = white | (luminance < GAP * usual)
+    teeth = grown(connected(other & near, other & near & grown(inside, HAIR_MARGIN)), TEETH_MARGIN)
+    edge = cv2.GaussianBlur(np.float32(teeth), (0, 0), TEETH_MARGIN * atlas.size / 2)
+    gone = np.maximum(np.clip(2 * edge, 0, 1) * ~inside, inside)
+    validity = (texture.validity * (1 - gone)).astype(np.float32)
     filled = _completed(model, texture.rgb, validity, atlas)
-    return Texture(np.where(gone[..., None], filled, texture.rgb), validity)
+    return Texture((texture.rgb + gone[..., None] * (filled - texture.rgb)).astype(np.float32), validity)
 
 
 def without_reflections(model, texture, atlas):

@@ -192,6 +192,26 @@ def test_a_smile_is_shut_and_its_teeth_on_the_lips_go(model, chart):
     assert with_shut_mouth(model, shut, chart) is shut
 
 
+def test_teeth_on_the_lips_that_do_not_touch_the_inside_go_and_so_do_dark_corners(model, chart):
+    """Under yellow light, which makes teeth no less red than skin under another; below, lips as the photo shows them."""
+    inside = region_texture(model, "mouth_interior", chart) > 0.5
+    mean, lips = albedo_texture(model, None, chart), weight_texture(model, bare_lips(model), chart) > 0.7
+    wider = lambda width: cv2.dilate(np.uint8(inside), np.ones((width, width))) > 0
+    row, column = np.indices(inside.shape)
+    upper = row < np.nonzero(inside)[0].mean()
+    ring = wider(13) & ~wider(7) & (region_texture(model, "lips", chart) > 0.5)
+    teeth, corner = ring & upper & lips & (column % 12 > 3), ring & ~upper & (column < np.nonzero(inside)[1].min() + 12)
+    assert min(teeth.sum(), corner.sum()) > 50
+    rgb = mean * np.float32([1.2, 0.9, 0.6])
+    clean = rgb.copy()
+    rgb[teeth | inside], rgb[corner] = np.float32([1.15, 0.85, 0.5]), 0.3 * rgb[corner]
+    out = with_shut_mouth(model, Texture(rgb, np.ones((LARGE, LARGE), np.float32)), chart)
+    for gone in (teeth, corner):
+        assert np.abs(out.rgb - clean)[gone].mean() < 0.3 * np.abs(rgb - clean)[gone].mean()
+    kept = lips & ~wider(41)
+    np.testing.assert_array_equal(out.rgb[kept], rgb[kept])
+
+
 def test_what_lenses_mirror_becomes_skin_and_all_else_stays(model, chart):
     clean = Texture(0.8 * albedo_texture(model, None, chart), np.ones((LARGE, LARGE), np.float32))
     x, y = model.uv[model.landmarks[[36, 41]]].mean(axis=0) * [LARGE, -LARGE] + [0, LARGE]
