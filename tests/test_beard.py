@@ -72,7 +72,7 @@ def test_a_bare_face_has_none(model, chart, area):
 
 
 def test_what_is_taken_off_leaves_skin_and_nothing_else_changes(model, chart, area):
-    """Half of the beard, which was on one side of the face only, is filled from there or from the mean face."""
+    """Below the pores, which compositing.pores draws afterwards."""
     clean, lips = bearded(model, np.zeros_like(area)), weight_texture(model, bare_lips(model), chart) > 0.7
     texture = bearded(model, area, dark=0.7)
     found = find_beard(model, texture, chart)
@@ -107,7 +107,6 @@ def test_the_light_is_found_without_the_beard(model, area, portrait):
     chin = (on_head > 0.9) & (np.abs(model.mean[:, 0]) < 20)
     cheek = (model.regions["face"] > 0.9) & (on_head == 0) & (np.abs(np.abs(model.mean[:, 0]) - 35) < 8)
     cheek &= np.abs(model.mean[:, 1] - 25) < 10
-
 
     def contrast(track):
         bright = shade(normals @ frame.rotation.T, track.light[0]).mean(axis=1)
