@@ -193,7 +193,7 @@ def test_a_smile_is_shut_and_its_teeth_on_the_lips_go(model, chart):
 
 
 def test_teeth_on_the_lips_that_do_not_touch_the_inside_go_and_so_do_dark_corners(model, chart):
-    """Under yellow light, which makes teeth no less red than skin under another; below, lips as the photo shows them."""
+    """Under yellow light, in which teeth are redder than skin is by day; further out the lips stay as they are."""
     inside = region_texture(model, "mouth_interior", chart) > 0.5
     mean, lips = albedo_texture(model, None, chart), weight_texture(model, bare_lips(model), chart) > 0.7
     wider = lambda width: cv2.dilate(np.uint8(inside), np.ones((width, width))) > 0

@@ -479,3 +479,24 @@ def test_a_mask_and_a_tone(inputs, first, tmp_path, capsys):
     for name, words in (("small", "is 100 x 100"), ("short", "has 2 frames")):
         said = replace_error(capsys, *argv, "-o", tmp_path / f"{name}_out.mp4", "--mask", tmp_path / f"{name}.mp4")
         assert words in said and f"{name}.mp4" in said and not (tmp_path / f"{name}_out.mp4").exists()
+
+
+def test_a_beard_stays_or_goes(inputs, first, person, tmp_path):
+    """Drawn onto the photo: fine light and dark, darker than skin, from the nose down to the jaw."""
+    marks = (detector := FaceDetector()).landmarks_of(person, detector.find(person)[0])
+    outline = marks[[*range(3, 14), 54, 35, 33, 31, 48]]
+    area = cv2.fillPoly(np.zeros(person.shape[:2], np.float32), [np.int32(outline)], 1.0)
+    cv2.fillPoly(area, [np.int32(marks[48:60])], 0.0)
+    hair = 0.5 * np.exp(0.3 * np.random.default_rng(0).standard_normal(area.shape))
+    photo = save_photo(tmp_path / "bearded.png", np.uint8(person * (1 - area * (1 - hair))[..., None].clip(0, 1)))
+    middle, jaw = (load_track(first / "track.npz", compositing.replace.load_model("commons")).landmarks[2][k]
+                   for k in (57, 8))
+    column, row = np.int32((middle + jaw) / 2)
+    brightness = {}
+    for beard in ("keep", "off"):
+        out = tmp_path / f"{beard}.mp4"
+        assert run(compositing.replace.main, inputs / "clip.mp4", photo, "--texture", "static", "--track",
+                   first / "track.npz", "--crf", 4, "--occlusion", "off", "--beard", beard, "-o", out) == 0
+        assert report_of(out)["settings"]["beard"] == beard
+        brightness[beard] = clips.decoded(out)[2][row - 4:row + 5, column - 4:column + 5].mean()
+    assert brightness["keep"] < 0.8 * brightness["off"]
