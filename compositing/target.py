@@ -13,6 +13,7 @@ from compositing.complexion import evenly_coloured, evenly_lit, evenly_shaded, w
 from compositing.monochrome import coloured, toning_of
 from compositing.occlusion import Occlusion, least, wears_glasses
 from compositing.pores import with_pores
+from compositing.smile import smile_of, without_folds
 from facemodel.atlas import uv_to_pixels
 from facemodel.sampling import samples
 from fitting.detection import eye_distance
@@ -50,7 +51,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
     size : int, texels per side
     things : optional compositing.occlusion.OcclusionDetector: what it finds before the face, glasses and hands, is
         left out
-    open_mouth : bool, keep what a smile shows of the mouth's inside
+    open_mouth : bool, keep what a smile shows of the mouth's inside, and its folds
     beard : one of compositing.beard.MODES, what becomes of a beard
 
     Returns
@@ -67,8 +68,9 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
     if found is not None:
         bearded = samples(found, uv_to_pixels(model.uv, size) - 0.5)
         texture = lifted(relit(model, image, track, 1 - bearded), found)
+    unsmiled = partial(without_folds, smile=smile_of(model, track.expression[0]), beard=found)
     steps = [without_reflections, without_background, without_hair, with_shut_mouth, without_shine, evenly_lit,
-             evenly_coloured, evenly_shaded, with_pores]
+             evenly_coloured, evenly_shaded, unsmiled, with_pores]
     if not glasses:
         steps.remove(without_reflections)
     if found is not None and beard == "off":
@@ -76,6 +78,7 @@ def target_from_photo(model, image, track, size=TEXTURE_SIZE, things=None, open_
         bearded = None
     if open_mouth:
         steps.remove(with_shut_mouth)
+        steps.remove(unsmiled)
     if toning_of([image], track.landmarks):
         steps.insert(0, coloured)
     for better in steps:
