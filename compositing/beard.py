@@ -9,11 +9,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from compositing.complexion import log_luminance, smoothed
 from compositing.masks import closed, connected, grown
 from compositing.ramps import ramp
 from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import albedo_texture, bare_lips, fill, region_texture, skin_weight, weight_texture
-from fitting.yuv import LUMINANCE
 
 MODES = ("keep", "off")
 FINE, AROUND = 1 / 340, 1 / 170        # of the chart's side: what is finer is detail, and where it is gathered
@@ -72,11 +72,10 @@ def without_beard(model, texture, atlas, beard):
 def _hair(model, texture, atlas, bare):
     """Texels that may be hair, and those that are as dark: two (S, S) bool. bare : (S, S) bool, to compare with."""
     blur = lambda a, share: cv2.GaussianBlur(a, (0, 0), share * atlas.size)
-    log = lambda rgb: np.log(np.maximum(rgb @ LUMINANCE, 0.02))
-    skin, luminance = skin_weight(model, atlas), log(texture.rgb)
+    luminance = log_luminance(texture.rgb)
     detail = np.sqrt(blur((luminance - blur(luminance, FINE)) ** 2, AROUND))
-    away = luminance - log(albedo_texture(model, None, atlas))
-    away = blur(away * skin, AROUND) / np.maximum(blur(skin, AROUND), 0.05)
+    away = luminance - log_luminance(albedo_texture(model, None, atlas))
+    away = smoothed(away, skin_weight(model, atlas), AROUND * atlas.size)
     usual = max(float(np.median(detail[bare])), LEAST_DETAIL)
     dark = away < np.median(away[bare]) - DARK
     return (detail > HAIRY * usual) | dark, dark

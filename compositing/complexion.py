@@ -154,18 +154,18 @@ def evenly_shaded(model, texture, atlas):
     bare = (texture.validity * skin > 0.5) & (below == 0) & (region_texture(model, "eyelids", atlas) < 0.1)
     if not bare.any():
         return texture
-    luminance, usual = _log_luminance(texture.rgb), _log_luminance(albedo_texture(model, None, atlas))
+    luminance, usual = log_luminance(texture.rgb), log_luminance(albedo_texture(model, None, atlas))
     inside = np.minimum(2 * skin, 1)
     away = luminance - usual
     away -= np.median(away[bare])
-    broad = _smoothed(away, inside, PORES * atlas.size)
+    broad = smoothed(away, inside, PORES * atlas.size)
     own = float(np.sqrt(np.square(broad[bare]).mean()))
     most = MOST_LIGHT * LIGHT * float(np.exp(LIGHT_SLOPE * (np.median(luminance[bare]) + 0.4)))
     if own <= most:
         return texture
     share, weight = most / own, inside * (1 - (1 - IN_BEARDS) * below)
     change = -(1 - _nearer(share, np.abs(broad) / own)) * SHADOW * np.tanh(broad / SHADOW)
-    around = _smoothed(change, weight, AROUND * atlas.size) * (1 - inside)
+    around = smoothed(change, weight, AROUND * atlas.size) * (1 - inside)
     gain = weight * (change - (1 - np.sqrt(share)) * (away - broad)) + around
     gain *= region_texture(model, "face", atlas)
     return Texture((texture.rgb * np.exp(gain)[..., None]).clip(0, BRIGHTEST).astype(np.float32), texture.validity)
@@ -225,13 +225,13 @@ def _nearer(share, distance):
     return share * (share + (1 - share) * np.tanh(far) / np.maximum(far, 1e-6))
 
 
-def _smoothed(values, inside, width):
+def smoothed(values, inside, width):
     """Means of what is inside around every place: (S, S) float32 of values and weights (S, S); width in texels."""
     blur = lambda a: cv2.GaussianBlur(a, (0, 0), width)
     return blur(values * inside) / np.maximum(blur(inside), 1e-3)
 
 
-def _log_luminance(rgb):
+def log_luminance(rgb):
     """(S, S) float32, of the luminance of colours (S, S, 3)."""
     return np.log(np.maximum(rgb @ LUMINANCE, 0.02))
 
@@ -246,7 +246,7 @@ def _evened(model, texture, atlas, fade, share, lips_usual):
     lips = lips * region_texture(model, "face", atlas)
     log = log_albedo(texture.rgb).mean(axis=2)
     away = log - log_albedo(albedo_texture(model, None, atlas)).mean(axis=2)
-    broad = lambda a, inside: _smoothed(a, inside, PORES * atlas.size)
+    broad = lambda a, inside: smoothed(a, inside, PORES * atlas.size)
     gain = np.zeros_like(log)
     if (seen := texture.validity * skin > 0.5).any():
         off = MARK * np.tanh((away - np.median(away[seen])) / MARK)

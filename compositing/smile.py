@@ -8,10 +8,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from compositing.complexion import log_luminance, smoothed
 from compositing.ramps import ramp
 from fitting.lift import BRIGHTEST, Texture
 from fitting.texture import skin_weight, weight_texture
-from fitting.yuv import LUMINANCE
 
 SMILES = 0.2, 0.4            # coefficient with which a photo begins to smile, and fully; most neutral ones have < .08
 FINE, BROAD = 1 / 256, 1 / 28            # of the chart's side: folds are between pores and shading
@@ -41,11 +41,11 @@ def without_folds(model, texture, atlas, smile, beard=None):
     skin = skin_weight(model, atlas) * (texture.validity > SEEN)
     if beard is not None:
         skin = skin * (1 - beard)
-    luminance = np.log(np.maximum(texture.rgb @ LUMINANCE, 0.02))
-    blur = lambda a, share: cv2.GaussianBlur(a, (0, 0), share * atlas.size)
-    smooth = lambda share: blur(luminance * skin, share) / np.maximum(blur(skin, share), 0.03)
-    fold = smooth(FINE) - smooth(BROAD)
-    change = -smile * blur(_cheeks(model, atlas), SOFT) * skin * np.where(fold < 0, DARK, LIGHT) * fold
+    luminance = log_luminance(texture.rgb)
+    fine, broad = (smoothed(luminance, skin, share * atlas.size) for share in (FINE, BROAD))
+    fold = fine - broad
+    where = skin * cv2.GaussianBlur(_cheeks(model, atlas), (0, 0), SOFT * atlas.size)
+    change = -smile * where * np.where(fold < 0, DARK, LIGHT) * fold
     rgb = texture.rgb * np.exp(change)[..., None]
     return Texture(rgb.clip(0, BRIGHTEST).astype(np.float32), texture.validity)
 
