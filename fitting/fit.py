@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facemodel import commands
-from facemodel.camera import default_focal, project, rotation_matrix, to_camera
+from facemodel.camera import default_focal, project, to_camera
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.light import ambient_light
@@ -216,11 +216,9 @@ def relit(model, image, track, weight, engine=NUMBA):
     """
     view = make_view(model, image, track.landmarks[0], LEVELS[-1])
     shared = Shared(np.float64(track.identity), np.float64(track.albedo), float(track.focal))
-    frame = Frame(np.float64(track.expression[0]), rotation_matrix(np.float64(track.rotation[0])),
-                  np.float64(track.translation[0]), np.float64(track.light[0]))
     seen = Appearance(weight=model.sampling_weight * np.float32(weight))
-    s = solve(model, shared, [frame], [view], ("light", "albedo"), RELIT, PHOTO, [ambient_light()], appearance=seen,
-              engine=engine)
+    s = solve(model, shared, [Frame.of(track)], [view], ("light", "albedo"), RELIT, PHOTO, [ambient_light()],
+              appearance=seen, engine=engine)
     return replace(track, light=np.float32(s.frames[0].light)[None], albedo=np.float32(s.shared.albedo))
 
 

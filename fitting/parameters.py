@@ -40,6 +40,12 @@ class Frame:
     translation: np.ndarray
     light: np.ndarray
 
+    @classmethod
+    def of(cls, track, t=0):
+        """What a fitting.trackfile.Track holds of one of its frames."""
+        value = lambda name: np.asarray(getattr(track, name)[t], float)
+        return cls(value("expression"), rotation_matrix(value("rotation")), value("translation"), value("light"))
+
     @property
     def axis_angle(self):
         return axis_angle(self.rotation)

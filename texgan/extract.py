@@ -23,7 +23,6 @@ from threadpoolctl import threadpool_limits
 
 from facemodel import commands
 from facemodel.atlas import chart_hash
-from facemodel.camera import rotation_matrix
 from facemodel.device import backend_for
 from facemodel.errors import InputError
 from facemodel.morphable import load_model
@@ -229,8 +228,7 @@ class Extractor:
                     np.stack(validity), np.stack(confidence), track.expression[kept].astype(np.float32))
 
     def _look(self, trust, image, track, t, albedo, shared: Shared, times):
-        frame = Frame(track.expression[t].astype(float), rotation_matrix(track.rotation[t]),
-                      track.translation[t].astype(float), track.light[t].astype(float))
+        frame = Frame.of(track, t)
         view = make_view(self._model, image, track.landmarks[t].astype(float), CLIP_LEVELS[-1])
         vertices = self._model.shape(shared.identity, frame.expression)
         samples, residual = residuals_in(self._model, vertices, albedo, view, shared, frame)
